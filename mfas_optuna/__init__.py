@@ -1,0 +1,1 @@
+"""mfas-optuna: finds the best way to fuse trained networks, as an Optuna study."""

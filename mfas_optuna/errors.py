@@ -1,0 +1,119 @@
+"""Every exception that mfas-optuna raises on purpose.
+
+`MfasError` is the root. Each class also derives from the builtin that a caller would expect. A message says where,
+what was expected, what was found and what to do next; values that a program may want are attributes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MfasError(Exception):
+    """Root of all errors of this package.
+
+    Attributes:
+        exit_code: What the command line exits with: 2 for bad input, 1 for a run that failed.
+    """
+
+    exit_code = 2
+
+
+class SpaceError(MfasError, ValueError):
+    """A search space, an architecture or its notation is not valid."""
+
+
+class SpecError(MfasError, ValueError):
+    """A study file is malformed, mistyped or contradicts itself.
+
+    Attributes:
+        problems: One line for each problem found.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class UnknownStudyError(MfasError, LookupError):
+    """No study file has the given name."""
+
+
+class SamplerError(MfasError, ValueError):
+    """The sampler was given settings or a study that it cannot work with."""
+
+
+class FusionShapeError(MfasError, ValueError):
+    """A tensor's width differs from the one that a fusion layer was built for."""
+
+
+class TapError(MfasError, LookupError):
+    """A module to tap does not exist, or its output cannot be pooled."""
+
+
+class DataError(MfasError, ValueError):
+    """Data are inconsistent: labels out of range, NaN, arrays of different length."""
+
+
+class DataNotFoundError(MfasError, FileNotFoundError):
+    """Raw data that a study needs are not where they were looked for."""
+
+
+class CacheError(MfasError, RuntimeError):
+    """A cached file (built data, features, backbone) is missing, damaged or belongs to other settings."""
+
+
+class BlobError(MfasError, RuntimeError):
+    """A weight blob is missing or does not match its digest.
+
+    Attributes:
+        digest: SHA-256 of the blob that was asked for.
+    """
+
+    def __init__(self, digest: str, message: str) -> None:
+        self.digest = digest
+        super().__init__(message)
+
+
+class TrainingDiverged(MfasError, ArithmeticError):
+    """A loss became NaN or infinite during brief training.
+
+    Attributes:
+        epoch: 0-based epoch in which it happened.
+    """
+
+    exit_code = 1
+
+    def __init__(self, epoch: int, message: str) -> None:
+        self.epoch = epoch
+        super().__init__(message)
+
+
+class StudyMismatchError(MfasError, ValueError):
+    """A stored study was made with other scientific settings.
+
+    Attributes:
+        differences: One line for each field that differs.
+    """
+
+    def __init__(self, message: str, differences: Sequence[str]) -> None:
+        self.differences = tuple(differences)
+        super().__init__(message)
+
+
+class StorageError(MfasError, RuntimeError):
+    """The study database cannot be opened, reached or written."""
+
+
+class HomeError(MfasError, OSError):
+    """The home folder (`MFAS_HOME`) cannot be created or written."""
+
+
+class DeviceError(MfasError, ValueError):
+    """The asked-for device is not a valid name or is not on this machine."""
+
+
+class SearchFailedError(MfasError, RuntimeError):
+    """The search ended without a single finished trial."""
+
+    exit_code = 1
