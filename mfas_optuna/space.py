@@ -9,7 +9,10 @@ This module is pure: it needs neither torch nor optuna.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,6 +152,12 @@ class SearchSpace:
     def _identity(self) -> tuple[object, ...]:
         return (tuple(self.modalities.items()), self.activations, self.max_depth)
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Short SHA-256 of the space, by which a stored record says which space its indices belong to."""
+        text = json.dumps([list(self.modalities.items()), self.activations, self.max_depth])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     # Counting and enumeration.
 
     @property
@@ -168,7 +177,7 @@ class SearchSpace:
             SpaceError: The depth is not in 1..max_depth.
         """
         self._check_depth(depth)
-        return self.n_layer_choices**depth
+        return int(self.n_layer_choices**depth)
 
     @property
     def size(self) -> int:

@@ -152,8 +152,8 @@ class SearchSettings(_Settings):
     n_trials: int | None = Field(default=None, ge=1)
     """Finished trials after which the search ends; absent: when the schedule ends. Needed by random and tpe, whose
     default is what the schedule would take."""
-    temperature_max: float = Field(default=10.0, gt=0)
-    """T_max: temperature at the first step."""
+    temperature_max: float | None = Field(default=None, gt=0)
+    """T_max: temperature at the first step; absent: 10 in mode paper, 1 in mode calibrated."""
     temperature_min: float = Field(default=0.2, gt=0)
     """T_min: temperature it falls towards."""
     temperature_decay: float = Field(default=4.0, gt=0)
@@ -167,7 +167,7 @@ class SearchSettings(_Settings):
 
     @model_validator(mode="after")
     def _ranges(self) -> SearchSettings:
-        if self.temperature_min >= self.temperature_max:
+        if self.temperature_max is not None and self.temperature_min >= self.temperature_max:
             raise ValueError(
                 f"temperature_min must be below temperature_max ({self.temperature_max}), found {self.temperature_min}"
             )
@@ -371,7 +371,8 @@ def check_study_name(name: str) -> str:
     if not _STUDY_NAME.fullmatch(name):
         raise SpecError(
             [
-                f"--name: expected up to 100 letters, digits, '_', '.' or '-', starting with a letter or digit; found {name!r}."
+                "--name: expected up to 100 letters, digits, '_', '.' or '-', starting with a letter or digit; "
+                f"found {name!r}."
             ]
         )
     return name

@@ -1,0 +1,135 @@
+"""One step's plan: candidates, predictions, probabilities, and the order drawn from them (lines 11 and 16 to 21)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfas_optuna.search import proposal as proposals
+from mfas_optuna.search.history import Evaluation, View
+from mfas_optuna.search.proposal import seed_from
+from mfas_optuna.search.steps import Schedule, SearchStep
+from mfas_optuna.search.surrogate import Surrogate
+from mfas_optuna.search.temperature import TemperatureSchedule
+from mfas_optuna.space import Architecture, SearchSpace
+from mfas_optuna.trials import Plan
+
+MAX_SURROGATE_TRIALS = 1000
+"""The surrogate is fitted to the newest so many evaluations at most."""
+
+
+class Planner:
+    """Draws plans; the same trials, settings and seed give the same plan in any process."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        schedule: Schedule,
+        temperatures: TemperatureSchedule,
+        *,
+        mode: Literal["calibrated", "paper"],
+        seed: int,
+    ) -> None:
+        self._space = space
+        self._schedule = schedule
+        self._temperatures = temperatures
+        self._mode = mode
+        self._seed = seed
+
+    def temperature(self, step: SearchStep) -> float | None:
+        """Return the temperature at which a step's networks are drawn; None at depth 1, where all are trained."""
+        return None if step.depth == 1 else self._temperatures.at(self._schedule.position(step))
+
+    def plan(self, view: View, step: SearchStep) -> Plan:
+        """Draw the plan of a step from what the trials in the view say."""
+        started = time.perf_counter()
+        seed = seed_from(self._seed, "plan", step.iteration, step.depth)
+        if step.depth == 1:
+            networks = [
+                index for index in range(self._space.size_at(1)) if not view.is_dropped(None, index)
+            ]  # The architectures of depth 1 have the lowest indices.
+            order = np.random.default_rng(seed).permutation(len(networks))
+            return self._published(step, [networks[position] for position in order], None, len(networks), started)
+        candidates: list[Architecture] = []
+        networks = []
+        for parent in view.parents(step):
+            for child in self._space.extensions(self._space.architecture(parent)):
+                network = self._space.index(child)
+                if not view.is_dropped(parent, network):
+                    candidates.append(child)
+                    networks.append(network)
+        if not candidates:
+            return self._published(step, [], None, 0, started)
+        predicted_C = self._predict(view.evaluations, candidates, step)
+        temperature = self._temperatures.at(self._schedule.position(step))
+        weigh = proposals.log_weights_paper if self._mode == "paper" else proposals.log_weights_calibrated
+        log_weights_C = weigh(predicted_C, temperature)
+        k = self._schedule.samples_per_step
+        order_K = proposals.sampling_order(log_weights_C, seed, length=2 * k + self._schedule.max_over_draws)
+        return self._published(
+            step,
+            [networks[position] for position in order_K],
+            [view.sign * float(predicted_C[position]) for position in order_K],
+            len(candidates),
+            started,
+            n_effective=proposals.effective_choices(log_weights_C),
+            predicted_std=float(predicted_C.std()),
+        )
+
+    def _published(
+        self,
+        step: SearchStep,
+        networks: Sequence[int],
+        predicted: Sequence[float] | None,
+        n_candidates: int,
+        started: float,
+        n_effective: float | None = None,
+        predicted_std: float | None = None,
+    ) -> Plan:
+        return Plan(
+            space=self._space.digest,
+            iteration=step.iteration,
+            depth=step.depth,
+            networks=tuple(networks),
+            predicted_scores=None if predicted is None else tuple(predicted),
+            temperature=self.temperature(step),
+            n_candidates=n_candidates,
+            n_effective=float(n_candidates) if n_effective is None else n_effective,
+            predicted_std=predicted_std,
+            fit_s=round(time.perf_counter() - started, 4),
+        )
+
+    def _predict(
+        self, evaluations: Sequence[Evaluation], candidates: Sequence[Architecture], step: SearchStep
+    ) -> NDArray[np.float64]:
+        """Return predicted scores of the candidates, on the scale of the scores."""
+        newest = evaluations[-MAX_SURROGATE_TRIALS:]
+        if not newest:
+            return np.zeros(len(candidates))
+        if self._mode == "paper":
+            return self._predict_stepwise(newest, candidates)
+        scores = np.array([evaluation.score for evaluation in newest])
+        deviation = float(scores.std()) or 1.0
+        seed = seed_from(self._seed, "surrogate", step.iteration, step.depth)
+        surrogate = Surrogate(self._space, seed=seed, bounded=False)
+        surrogate.update([evaluation.architecture for evaluation in newest], (scores - scores.mean()) / deviation)
+        return np.asarray(surrogate.predict(candidates) * deviation + scores.mean())
+
+    def _predict_stepwise(
+        self, evaluations: Sequence[Evaluation], candidates: Sequence[Architecture]
+    ) -> NDArray[np.float64]:
+        """Repeat Algorithm 1's updates, each on the networks of one step alone, from the same first weights."""
+        surrogate = Surrogate(self._space, seed=seed_from(self._seed, "surrogate"), bounded=True)
+        in_order = sorted(evaluations, key=lambda evaluation: (evaluation.step, evaluation.number))
+        for _, group in groupby(in_order, key=lambda evaluation: evaluation.step):
+            of_step = list(group)
+            surrogate.update(
+                [evaluation.architecture for evaluation in of_step],
+                np.array([evaluation.score for evaluation in of_step]),
+            )
+        return surrogate.predict(candidates)

@@ -1,0 +1,303 @@
+"""What a trial and a study record: every attribute key of this project is written and read here alone.
+
+System attributes carry what the sampler needs to rebuild its state; user attributes carry the same for people, who
+see them in the dashboard. Finished trials cannot be changed, so everything is written before `tell`.
+
+Optuna has no public call for a trial's system attributes; its own samplers use the storage, and so does this module,
+once, in `_set_system`. tests/unit/test_trials.py checks that this still works.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+import optuna
+from optuna.trial import FrozenTrial
+
+FailureReason = Literal["diverged", "out_of_memory", "error", "given_back"]
+"""Why a trial failed; a trial that was found dead has no reason."""
+
+RECORD_VERSION = 1
+
+_Record = TypeVar("_Record")
+
+# System attributes of a trial.
+_PROPOSAL = "mfas:proposal"
+_PLAN = "mfas:plan"
+_FAILURE = "mfas:failure"
+_WORKER = "mfas:worker"
+_FIXED_PARAMETERS = "fixed_params"  # Optuna's own, of an enqueued trial.
+
+# User attributes of a trial, as the dashboard shows them.
+ARCHITECTURE = "architecture"
+ITERATION = "iteration"
+SLOT = "slot"
+TEMPERATURE = "temperature"
+PREDICTED_SCORE = "predicted_score"
+N_PARAMETERS = "n_parameters"
+BEST_EPOCH = "best_epoch"
+TRAINING_SECONDS = "training_s"
+SEED = "seed"
+WEIGHTS = "weights"
+FAILURE_REASON = "failure"
+FAILURE_MESSAGE = "failure_message"
+
+# User attributes of a study.
+_SPEC = "mfas:spec"
+_FINGERPRINT = "mfas:fingerprint"
+_BACKBONES = "mfas:backbones"
+_FEATURES = "mfas:features"
+_CARD = "mfas:data_card"
+_TIMINGS = "mfas:timings_s"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The place in the schedule that a trial took, and the network it was given.
+
+    Attributes:
+        space: Digest of the search space that `network` counts in.
+        iteration: 0-based iteration; -1 for a network drawn outside the schedule.
+        depth: Depth of the step; 0 outside the schedule.
+        slot: Slot in the step, or the number an over-draw got; -1 outside the schedule.
+        is_over_draw: Whether it was taken beyond the step's slots.
+        network: Index of the architecture in the space.
+        temperature: Temperature of the step; None where nothing was sampled by temperature.
+        predicted_score: The surrogate's prediction; None where there was none.
+        attempt: How often this network had failed in this step for a recorded reason.
+    """
+
+    space: str
+    iteration: int
+    depth: int
+    slot: int
+    is_over_draw: bool
+    network: int
+    temperature: float | None
+    predicted_score: float | None
+    attempt: int
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the trial holds a place of the schedule."""
+        return self.iteration >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ordered networks of a step, published by the trial that leads it.
+
+    Attributes:
+        space: Digest of the search space that `networks` count in.
+        iteration: 0-based iteration.
+        depth: Depth of the step.
+        networks: Indices of architectures, in the order in which slots take them.
+        predicted_scores: The surrogate's prediction for each; None at depth 1.
+        temperature: Temperature of the step; None at depth 1.
+        n_candidates: Among how many networks the plan was drawn.
+        n_effective: exp of the entropy of the probabilities: among how many the choice was really made.
+        predicted_std: Standard deviation of the predictions over all candidates; None at depth 1.
+        fit_s: Seconds that fitting the surrogate and predicting took.
+    """
+
+    space: str
+    iteration: int
+    depth: int
+    networks: tuple[int, ...]
+    predicted_scores: tuple[float, ...] | None
+    temperature: float | None
+    n_candidates: int
+    n_effective: float
+    predicted_std: float | None
+    fit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """The process that runs a trial, so that another can tell whether it still lives.
+
+    Attributes:
+        host: Host name.
+        boot_id: Identity of the host's boot.
+        pid: Process number.
+        process_start: The process's start, in clock ticks since the boot; tells a reused pid apart.
+    """
+
+    host: str
+    boot_id: str
+    pid: int
+    process_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """Lineage of one layer's weights in a trial.
+
+    Attributes:
+        key: Text of the weight key.
+        started_from: Digest that the layer started from; None when it started afresh.
+        published: Digest of the weights after training.
+    """
+
+    key: str
+    started_from: str | None
+    published: str
+
+
+def _set_system(study: optuna.Study, trial_id: int, key: str, value: Any) -> None:
+    study._storage.set_trial_system_attr(trial_id, key, value)
+
+
+def system_attributes(study: optuna.Study, trial_id: int) -> dict[str, Any]:
+    """Return a trial's system attributes as stored now; a trial object may hold older ones."""
+    return dict(study._storage.get_trial_system_attrs(trial_id))
+
+
+def trial_id_of(trial: FrozenTrial | optuna.Trial) -> int:
+    """Return the storage's identifier of a trial."""
+    return int(trial._trial_id)
+
+
+# The schedule.
+
+
+def write_proposal(study: optuna.Study, trial: FrozenTrial, proposal: Proposal) -> None:
+    """Record the place that a running trial took."""
+    _set_system(study, trial._trial_id, _PROPOSAL, {"version": RECORD_VERSION, **asdict(proposal)})
+
+
+def read_proposal(system_attrs: Mapping[str, Any]) -> Proposal | None:
+    """Return the place a trial recorded, or None when it recorded none."""
+    return _read(Proposal, system_attrs.get(_PROPOSAL))
+
+
+def write_plan(study: optuna.Study, trial: FrozenTrial, plan: Plan) -> None:
+    """Publish a step's plan on the trial that leads it."""
+    _set_system(study, trial._trial_id, _PLAN, {"version": RECORD_VERSION, **asdict(plan)})
+
+
+def read_plan(system_attrs: Mapping[str, Any]) -> Plan | None:
+    """Return the plan that a trial published, or None when it published none."""
+    plan = _read(Plan, system_attrs.get(_PLAN))
+    if plan is None:
+        return None
+    predicted = None if plan.predicted_scores is None else tuple(plan.predicted_scores)
+    return Plan(**{**asdict(plan), "networks": tuple(plan.networks), "predicted_scores": predicted})
+
+
+def _read(record: type[_Record], value: Any) -> _Record | None:
+    if not isinstance(value, Mapping) or value.get("version") != RECORD_VERSION:
+        return None
+    return record(**{key: item for key, item in value.items() if key != "version"})
+
+
+def is_enqueued(system_attrs: Mapping[str, Any]) -> bool:
+    """Return whether a trial was enqueued with fixed parameters."""
+    return _FIXED_PARAMETERS in system_attrs
+
+
+def fixed_parameters(system_attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that an enqueued trial fixes; none for another trial."""
+    return dict(system_attrs.get(_FIXED_PARAMETERS, {}))
+
+
+def mirror_proposal(study: optuna.Study, trial: FrozenTrial, proposal: Proposal, notation: str) -> None:
+    """Repeat a proposal's scalars as user attributes, which the dashboard shows; iterations count from 1 there."""
+    values: dict[str, Any] = {ARCHITECTURE: notation}
+    if proposal.is_scheduled:
+        values |= {ITERATION: proposal.iteration + 1, SLOT: proposal.slot}
+    if proposal.temperature is not None:
+        values[TEMPERATURE] = proposal.temperature
+    if proposal.predicted_score is not None:
+        values[PREDICTED_SCORE] = proposal.predicted_score
+    for key, value in values.items():
+        if key not in trial.user_attrs:
+            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+# Failures and workers.
+
+
+def write_failure(study: optuna.Study, trial: FrozenTrial | optuna.Trial, reason: FailureReason, message: str) -> None:
+    """Record why a running trial is about to fail."""
+    _set_system(study, trial._trial_id, _FAILURE, reason)
+    study._storage.set_trial_user_attr(trial._trial_id, FAILURE_REASON, reason)
+    study._storage.set_trial_user_attr(trial._trial_id, FAILURE_MESSAGE, message[:500])
+
+
+def read_failure(system_attrs: Mapping[str, Any]) -> FailureReason | None:
+    """Return why a trial failed; None when it was found dead or did not fail."""
+    return system_attrs.get(_FAILURE)
+
+
+def write_worker(study: optuna.Study, trial: optuna.Trial, worker: WorkerIdentity) -> None:
+    """Record which process runs a trial."""
+    _set_system(study, trial._trial_id, _WORKER, {"version": RECORD_VERSION, **asdict(worker)})
+
+
+def read_worker(system_attrs: Mapping[str, Any]) -> WorkerIdentity | None:
+    """Return the process that runs a trial, or None when it recorded none."""
+    return _read(WorkerIdentity, system_attrs.get(_WORKER))
+
+
+# Results.
+
+
+def write_weights(trial: optuna.Trial, layers: Iterable[LayerWeights]) -> None:
+    """Record the lineage of every layer's weights, as JSON text, first layer first."""
+    trial.set_user_attr(WEIGHTS, json.dumps([asdict(layer) for layer in layers]))
+
+
+def read_weights(user_attrs: Mapping[str, Any]) -> list[LayerWeights]:
+    """Return the lineage of a trial's weights; empty when it recorded none."""
+    text = user_attrs.get(WEIGHTS)
+    return [LayerWeights(**item) for item in json.loads(text)] if isinstance(text, str) else []
+
+
+# Studies.
+
+
+def write_study(study: optuna.Study, *, scientific: Mapping[str, Any], fingerprint: str) -> None:
+    """Record the settings that a study was created with."""
+    study.set_user_attr(_SPEC, json.dumps(scientific))
+    study.set_user_attr(_FINGERPRINT, fingerprint)
+
+
+def read_scientific(study: optuna.Study) -> dict[str, Any] | None:
+    """Return the settings that a study was created with; None for a study that is not of this project."""
+    text = study.user_attrs.get(_SPEC)
+    return json.loads(text) if isinstance(text, str) else None
+
+
+def write_study_inputs(study: optuna.Study, *, backbones: Mapping[str, Any], features: str, card: str) -> None:
+    """Record what a study's scores rest on: its backbones (digests and unimodal scores), features and data card."""
+    study.set_user_attr(_BACKBONES, json.dumps(backbones))
+    study.set_user_attr(_FEATURES, features)
+    study.set_user_attr(_CARD, card)
+
+
+def read_backbones(study: optuna.Study) -> dict[str, Any] | None:
+    """Return the record of a study's backbones, or None when there is none yet."""
+    text = study.user_attrs.get(_BACKBONES)
+    return json.loads(text) if isinstance(text, str) else None
+
+
+def read_features(study: optuna.Study) -> str | None:
+    """Return the fingerprint of the features that a study's scores rest on, or None when there is none yet."""
+    return study.user_attrs.get(_FEATURES)
+
+
+def add_timing(study: optuna.Study, stage: str, seconds: float) -> None:
+    """Add seconds to a stage's total of a study."""
+    timings = read_timings(study)
+    timings[stage] = round(timings.get(stage, 0.0) + seconds, 3)
+    study.set_user_attr(_TIMINGS, json.dumps(timings))
+
+
+def read_timings(study: optuna.Study) -> dict[str, float]:
+    """Return the seconds spent in each stage of a study."""
+    text = study.user_attrs.get(_TIMINGS)
+    return json.loads(text) if isinstance(text, str) else {}
