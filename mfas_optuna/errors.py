@@ -117,3 +117,15 @@ class SearchFailedError(MfasError, RuntimeError):
     """The search ended without a single finished trial."""
 
     exit_code = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to stop by a signal; everything was left in order.
+
+    Attributes:
+        exit_code: 128 plus the signal's number: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        self.exit_code = 128 + signal_number
+        super().__init__(f"stopped by signal {signal_number}")

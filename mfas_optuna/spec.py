@@ -158,6 +158,8 @@ class SearchSettings(_Settings):
     """T_min: temperature it falls towards."""
     temperature_decay: float = Field(default=4.0, gt=0)
     """sigma of the schedule exp(-(s+1)^2 / sigma^2), in steps."""
+    pruner: Literal["none", "median", "successive_halving"] = "none"
+    """Optuna's pruner that may end a trial after any epoch."""
     quorum: float = Field(default=0.8, gt=0, le=1)
     """Fraction of a step that must be finished before the next one opens."""
     n_finalists: int = Field(default=5, ge=1)
@@ -229,8 +231,21 @@ class StudySpec(_Settings):
         return SearchSpace(features, self.space.activations, self.space.max_depth)
 
     def scientific(self) -> dict[str, Any]:
-        """Return every field that can change a result, as JSON values."""
-        return self.model_dump(mode="json", exclude={"title", "storage"})
+        """Return every field that can change a trial's result, as JSON values: not the budget, nor what is shown."""
+        return self.model_dump(
+            mode="json", exclude={"title": True, "storage": True, "search": {"n_trials", "n_finalists"}}
+        )
+
+    def n_trials_planned(self) -> int:
+        """Return how many trials the search takes: `n_trials`, or what the schedule of Algorithm 1 comes to."""
+        search, space = self.search, self.search_space()
+        if search.n_trials is not None:
+            return search.n_trials
+        if search.n_iterations is None:
+            raise SpecError(["search: without n_iterations the search never ends: give n_trials."])
+        depth_one = space.size_at(1) * (search.n_iterations if search.mode == "paper" else 1)
+        deeper = (min(search.samples_per_step, space.size_at(depth)) for depth in range(2, space.max_depth + 1))
+        return depth_one + search.n_iterations * sum(deeper)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the scientific fields, as hex."""
@@ -387,10 +402,12 @@ def home_folder(environment: Mapping[str, str] | None = None) -> Path:
     return Path(values.get("MFAS_HOME") or "storage").absolute()
 
 
-def storage_url(option: str | None, spec: StudySpec, home: Path, environment: Mapping[str, str] | None = None) -> str:
+def storage_url(
+    option: str | None, spec: StudySpec | None, home: Path, environment: Mapping[str, str] | None = None
+) -> str:
     """Return the database URL: `--storage`, MFAS_STORAGE, the study file's, or `mfas.db` in the home folder."""
     values = os.environ if environment is None else environment
-    return option or values.get("MFAS_STORAGE") or spec.storage or f"sqlite:///{home / 'mfas.db'}"
+    return option or values.get("MFAS_STORAGE") or (spec and spec.storage) or f"sqlite:///{home / 'mfas.db'}"
 
 
 def data_root(option: Path | None, environment: Mapping[str, str] | None = None) -> Path | None:

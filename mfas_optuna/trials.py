@@ -10,12 +10,13 @@ once, in `_set_system`. tests/unit/test_trials.py checks that this still works.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 FailureReason = Literal["diverged", "out_of_memory", "error", "given_back"]
 """Why a trial failed; a trial that was found dead has no reason."""
@@ -246,15 +247,70 @@ def read_worker(system_attrs: Mapping[str, Any]) -> WorkerIdentity | None:
 # Results.
 
 
-def write_weights(trial: optuna.Trial, layers: Iterable[LayerWeights]) -> None:
-    """Record the lineage of every layer's weights, as JSON text, first layer first."""
-    trial.set_user_attr(WEIGHTS, json.dumps([asdict(layer) for layer in layers]))
+def write_result(
+    trial: optuna.Trial,
+    *,
+    architecture: str,
+    n_parameters: int,
+    best_epoch: int,
+    training_s: float,
+    seed: int,
+    weights: Iterable[LayerWeights],
+) -> None:
+    """Record what a trial found besides its score: for people, and the lineage of its weights as JSON text."""
+    values = {
+        ARCHITECTURE: architecture,
+        N_PARAMETERS: n_parameters,
+        BEST_EPOCH: best_epoch,
+        TRAINING_SECONDS: training_s,
+        SEED: seed,
+        WEIGHTS: json.dumps([asdict(layer) for layer in weights]),
+    }
+    for key, value in values.items():
+        trial.set_user_attr(key, value)
 
 
 def read_weights(user_attrs: Mapping[str, Any]) -> list[LayerWeights]:
     """Return the lineage of a trial's weights; empty when it recorded none."""
     text = user_attrs.get(WEIGHTS)
     return [LayerWeights(**item) for item in json.loads(text)] if isinstance(text, str) else []
+
+
+@dataclass(frozen=True, slots=True)
+class RankedNetwork:
+    """One of the best networks of a study.
+
+    Attributes:
+        architecture: In the paper's notation.
+        score: Validation score of its best trial.
+        n_parameters: Weights and biases of its fusion layers; None for a trial that did not record them.
+        number: The trial that scored it.
+        parameters: The trial's parameters: depth, features and activations by name.
+    """
+
+    architecture: str
+    score: float
+    n_parameters: int | None
+    number: int
+    parameters: dict[str, Any]
+
+
+def best_networks(trials: Iterable[FrozenTrial], count: int, *, minimize: bool = False) -> list[RankedNetwork]:
+    """Return the best networks of complete trials, each once, best first; the earlier trial first among equals."""
+    sign = -1.0 if minimize else 1.0
+    complete = [
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and ARCHITECTURE in trial.user_attrs and math.isfinite(trial.values[0])
+    ]
+    ranked: dict[str, RankedNetwork] = {}
+    for trial in sorted(complete, key=lambda trial: (-sign * trial.values[0], trial.number)):
+        notation = trial.user_attrs[ARCHITECTURE]
+        if notation not in ranked:
+            ranked[notation] = RankedNetwork(
+                notation, trial.values[0], trial.user_attrs.get(N_PARAMETERS), trial.number, dict(trial.params)
+            )
+    return list(ranked.values())[:count]
 
 
 # Studies.

@@ -1,1 +1,1 @@
-
+"""Training: fusion networks briefly on cached features, backbones on their own modality."""

@@ -1,0 +1,226 @@
+"""Results on standard output: as tables for people, as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mfas_optuna.cli.view import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mfas_optuna.prepare import Prepared
+    from mfas_optuna.spec import StudySpec
+    from mfas_optuna.trials import RankedNetwork
+    from mfas_optuna.worker import Estimate, SearchOutcome, SearchRequest, StudyStatus
+
+JSON_VERSION = 1
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _print_json(values: Mapping[str, Any]) -> None:
+    print(json.dumps({"version": JSON_VERSION, **values}, indent=1))
+
+
+def network_as_json(network: RankedNetwork) -> dict[str, Any]:
+    """Return a ranked network as JSON values."""
+    return {
+        "architecture": network.architecture,
+        "score": network.score,
+        "n_parameters": network.n_parameters,
+        "trial": network.number,
+        "parameters": network.parameters,
+    }
+
+
+def best_table(best: Sequence[RankedNetwork]) -> Table:
+    """Return the best networks as a table."""
+    table = Table(title="Best networks", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
+    for heading, justify in (("rank", "right"), ("network", "left"), ("score", "right"), ("parameters", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("trial", justify="right")
+    for rank, network in enumerate(best, start=1):
+        n_parameters = "-" if network.n_parameters is None else f"{network.n_parameters:,}"
+        table.add_row(str(rank), network.architecture, f"{network.score:.4f}", n_parameters, str(network.number))
+    return table
+
+
+def in_words(network: RankedNetwork) -> list[str]:
+    """Return the layers of a network by the names of their features and activations."""
+    lines = []
+    for number in range(1, int(network.parameters.get("depth", 0)) + 1):
+        prefix = f"layer{number}."
+        choices = {
+            key.removeprefix(prefix): value for key, value in network.parameters.items() if key.startswith(prefix)
+        }
+        activation = choices.pop("activation", "?")
+        features = " + ".join(f"{modality} {feature}" for modality, feature in choices.items())
+        lines.append(f"layer {number}: {features} -> {activation}")
+    return lines
+
+
+def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bool) -> None:
+    """Print what a search came to."""
+    if as_json:
+        _print_json(
+            {
+                "study": request.study_name,
+                "n_finished": outcome.n_finished,
+                "n_new": outcome.n_new,
+                "best": [network_as_json(network) for network in outcome.best],
+                "backbones": outcome.backbones,
+                "timings_s": outcome.timings_s,
+            }
+        )
+        return
+    console = _console()
+    console.print(best_table(outcome.best))
+    best = outcome.best[0]
+    console.print(Text(f"\nThe best, trial {best.number}, in words:"))
+    for line in in_words(best):
+        console.print(Text(f"  {line}"))
+    for modality, record in outcome.backbones.items():
+        console.print(Text(f"{modality} alone: {record['validation_score']:.4f} on validation"))
+    stages = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in outcome.timings_s.items())
+    console.print(Text(f"Study {request.study_name}: {outcome.n_finished} trials. Time: {stages}."), style="dim")
+
+
+def print_status(status: StudyStatus, *, as_json: bool) -> None:
+    """Print how far a stored study is."""
+    if as_json:
+        _print_json(
+            {
+                "study": status.study_name,
+                "is_finished": status.is_finished,
+                "n_planned": status.n_planned,
+                "trials": status.n_by_state,
+                "failures": status.n_by_failure,
+                "steps": [
+                    {
+                        "iteration": step.iteration,
+                        "depth": step.depth,
+                        "n_finished": step.n_finished,
+                        "n_running": step.n_running,
+                        "temperature": step.temperature,
+                        "best": step.best,
+                        "mean": step.mean,
+                    }
+                    for step in status.steps
+                ],
+                "best": [network_as_json(network) for network in status.best],
+                "backbones": status.backbones,
+                "timings_s": status.timings_s,
+            }
+        )
+        return
+    console = _console()
+    done = status.n_by_state.get("COMPLETE", 0) + status.n_by_state.get("PRUNED", 0)
+    state = "finished" if status.is_finished else "not finished"
+    console.print(Text(f"Study {status.study_name}: {state}, {done} of {status.n_planned} trials", style="bold"))
+    for modality, record in status.backbones.items():
+        console.print(
+            Text(
+                f"{modality} alone: {record['validation_score']:.4f} on validation, {record['test_score']:.4f} on test"
+            )
+        )
+    counts = ", ".join(f"{count} {name}" for name, count in status.n_by_state.items())
+    console.print(Text(f"Trials: {counts or 'none yet'}"))
+    for reason, count in status.n_by_failure.items():
+        console.print(Text(f"  failed, {reason}: {count}"))
+    if status.steps:
+        table = Table(show_edge=False, pad_edge=False)
+        for heading in ("iteration", "depth", "T", "finished", "running", "mean", "best"):
+            table.add_column(heading, justify="right")
+        for step in status.steps:
+            table.add_row(
+                str(step.iteration),
+                str(step.depth),
+                "-" if step.temperature is None else f"{step.temperature:.2f}",
+                str(step.n_finished),
+                str(step.n_running),
+                "-" if step.mean is None else f"{step.mean:.4f}",
+                "-" if step.best is None else f"{step.best:.4f}",
+            )
+        console.print(table)
+    if status.best:
+        console.print(best_table(status.best))
+    if status.timings_s:
+        stages = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in status.timings_s.items())
+        console.print(Text(f"Time: {stages}"), style="dim")
+
+
+def print_prepared(spec: StudySpec, prepared: Prepared) -> None:
+    """Print what a study's preparation found or made."""
+    console = _console()
+    console.print(Text(prepared.card))
+    for modality, trained in prepared.backbones.items():
+        console.print(
+            Text(f"{modality}: {trained.validation_score:.2%} on validation, {trained.test_score:.2%} on test")
+        )
+    console.print(Text(f"Features: {prepared.features.folder}"))
+
+
+def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
+    """Print a resolved study with the size of its space."""
+    space = spec.search_space()
+    sizes = {"layer": space.n_layer_choices, "deepest": space.size_at(space.max_depth), "all_depths": space.size}
+    if as_json:
+        _print_json({"study": study, "settings": spec.model_dump(mode="json"), "space_size": sizes})
+        return
+    console = _console()
+    console.print(Text(f"# {spec.title}", style="bold"))
+    console.print(Text(_as_toml(spec.model_dump(mode="json"))))
+    modalities = " x ".join(f"{len(names)} ({modality})" for modality, names in space.modalities.items())
+    console.print(
+        Text(
+            f"Space: {modalities} x {len(space.activations)} activations = {space.n_layer_choices} layers; "
+            f"{sizes['deepest']:,} networks of depth {space.max_depth}, {sizes['all_depths']:,} of all depths.\n"
+            f"Trials: {spec.n_trials_planned()}. Fingerprint: {spec.fingerprint()[:12]}."
+        )
+    )
+
+
+def _as_toml(values: Mapping[str, Any], path: str = "") -> str:
+    lines = [
+        f"{key} = {json.dumps(value)}"
+        for key, value in values.items()
+        if value is not None and not isinstance(value, dict)
+    ]
+    text = (f"[{path}]\n" if path and lines else "") + "\n".join(lines) + ("\n" if lines else "")
+    for key, value in values.items():
+        if isinstance(value, dict):
+            text += ("\n" if text and not text.endswith("\n\n") else "") + _as_toml(
+                value, f"{path}.{key}" if path else key
+            )
+    return text
+
+
+def print_estimate(estimate: Estimate, *, as_json: bool) -> None:
+    """Print what a search would take."""
+    if as_json:
+        _print_json(
+            {
+                "n_trials": estimate.n_trials,
+                "trial_s": estimate.trial_s,
+                "search_s": estimate.search_s,
+                "preparation_s": estimate.preparation_s,
+                "memory_bytes": estimate.memory_bytes,
+                "disk_bytes": estimate.disk_bytes,
+            }
+        )
+        return
+    console = _console()
+    console.print(Text(f"Trials: {estimate.n_trials}, {estimate.trial_s:.2f} s each (median of {estimate.n_timed})"))
+    console.print(Text(f"Search: {clock(estimate.search_s)}"))
+    for stage, seconds in estimate.preparation_s.items():
+        console.print(Text(f"Before it, {stage}: {clock(seconds)}"))
+    console.print(Text(f"Memory: {estimate.memory_bytes / 1e6:,.0f} MB; disk: {estimate.disk_bytes / 1e6:,.0f} MB"))
+    console.print(Text("Estimates from a few steps on this machine; nothing was written."), style="dim")

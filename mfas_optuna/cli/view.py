@@ -1,0 +1,192 @@
+"""What a person sees while a search runs: a live view in a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mfas_optuna import trials as records
+from mfas_optuna.worker import Listener
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+PLAIN_PROGRESS_S = 10.0
+
+
+class TrialNews:
+    """What one ended trial adds to the picture; kept up to date trial by trial."""
+
+    def __init__(self) -> None:
+        self.best: float | None = None
+        self.best_architecture = ""
+        self.n_finished = 0
+        self.n_planned = 0
+        self.n_failed = 0
+        self.iteration: int | None = None
+        self.depth: int | None = None
+        self.temperature: float | None = None
+        self._ended: deque[float] = deque(maxlen=30)
+
+    def add(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
+        """Take note of a trial that ended."""
+        self._ended.append(time.monotonic())
+        self.n_finished, self.n_planned = n_finished, n_planned
+        self.n_failed += trial.state.name == "FAIL"
+        self.iteration = trial.user_attrs.get(records.ITERATION)
+        self.depth = trial.params.get("depth")
+        self.temperature = trial.user_attrs.get(records.TEMPERATURE)
+        if self.best is None:
+            best = records.best_networks(study.get_trials(deepcopy=False), 1)
+            if best:
+                self.best, self.best_architecture = best[0].score, best[0].architecture
+        elif trial.state.name == "COMPLETE" and trial.value is not None and trial.value > self.best:
+            self.best, self.best_architecture = trial.value, trial.user_attrs.get(records.ARCHITECTURE, "")
+
+    @property
+    def per_minute(self) -> float | None:
+        """Trials a minute over the last ones, or None at the beginning."""
+        if len(self._ended) < 2:
+            return None
+        return 60 * (len(self._ended) - 1) / max(self._ended[-1] - self._ended[0], 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the planned end at the present pace, or None at the beginning."""
+        pace = self.per_minute
+        return None if pace is None else 60 * max(0, self.n_planned - self.n_finished) / pace
+
+    def parts(self) -> list[tuple[str, str]]:
+        """Return label and value of everything that is known."""
+        pace, left = self.per_minute, self.seconds_left
+        return [
+            ("iteration", "-" if self.iteration is None else str(self.iteration)),
+            ("depth", "-" if self.depth is None else str(self.depth)),
+            ("T", "-" if self.temperature is None else f"{self.temperature:.2f}"),
+            ("best", "-" if self.best is None else f"{self.best:.4f}"),
+            ("trials/min", "-" if pace is None else f"{pace:.0f}"),
+            ("left", "-" if left is None else clock(left)),
+        ]
+
+
+class PlainView:
+    """One line for each stage and trial, on standard error; progress of long work every ten seconds."""
+
+    def __init__(self) -> None:
+        self._news = TrialNews()
+        self._last_progress = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print the text."""
+        print(text, file=sys.stderr, flush=True)
+        self._last_progress = time.monotonic()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Print how far the work is, now and then."""
+        now = time.monotonic()
+        if now - self._last_progress >= PLAIN_PROGRESS_S:
+            self._last_progress = now
+            print(f"  {what}: {done}/{total}", file=sys.stderr, flush=True)
+
+    def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
+        """Print the trial and how the search stands."""
+        self._news.add(study, trial, n_finished, n_planned)
+        score = f"{trial.value:.4f}" if trial.state.name == "COMPLETE" and trial.value is not None else trial.state.name
+        standing = "  ".join(f"{label} {value}" for label, value in self._news.parts())
+        notation = trial.user_attrs.get(records.ARCHITECTURE, "")
+        print(f"{n_finished}/{n_planned}  {score}  {notation}  | {standing}", file=sys.stderr, flush=True)
+
+
+class QuietView:
+    """Shows nothing."""
+
+    def say(self, text: str) -> None:
+        """Ignore it."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
+        """Ignore it."""
+
+
+class LiveView:
+    """Stages as lines that stay, and below them the standing of the search, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._news = TrialNews()
+        self._work: tuple[str, int, int] | None = None
+        self._console = console
+        self.live = Live(console=console, refresh_per_second=4, get_renderable=self._draw, transient=True)
+
+    def say(self, text: str) -> None:
+        """Print the text above the live part."""
+        self._work = None
+        self._console.print(Text(text))
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Draw how far the work is."""
+        self._work = (what, done, total)
+
+    def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
+        """Draw how the search stands."""
+        self._work = None
+        self._news.add(study, trial, n_finished, n_planned)
+
+    def _draw(self) -> Group:
+        lines: list[Text | Table | ProgressBar] = []
+        if self._work is not None:
+            what, done, total = self._work
+            lines.append(_bar(what, done, total))
+        if self._news.n_planned:
+            lines.append(_bar("trials", self._news.n_finished, self._news.n_planned))
+            line = Text()
+            for label, value in self._news.parts():
+                line.append(f"{label} ", style="dim").append(value, style="bold").append("  ")
+            lines.append(line)
+            if self._news.best_architecture:
+                lines.append(
+                    Text("best network ", style="dim").append(self._news.best_architecture, style="bold green")
+                )
+            if self._news.n_failed:
+                lines.append(Text(f"failed trials {self._news.n_failed}", style="yellow"))
+        return Group(*lines)
+
+
+def _bar(what: str, done: int, total: int) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(Text(what), ProgressBar(total=max(total, 1), completed=done, width=30), Text(f"{done}/{total}"))
+    return grid
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextlib.contextmanager
+def make_view(*, quiet: bool) -> Iterator[Listener]:
+    """Give the view that suits where standard error goes."""
+    if quiet:
+        yield QuietView()
+        return
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield PlainView()
+        return
+    view = LiveView(console)
+    with view.live:
+        yield view

@@ -1,0 +1,324 @@
+"""Everything a search reads, made once and kept in the home folder: data, trained backbones, features of every layer.
+
+Each part is found again by a key of the settings that it follows from, so studies that share settings share files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mfas_optuna.backbones import build_backbone
+from mfas_optuna.backbones.taps import Tap
+from mfas_optuna.datasets import Dataset, load_dataset
+from mfas_optuna.errors import BlobError, CacheError, HomeError, StudyMismatchError
+from mfas_optuna.features.cache import FeatureSet, open_features, write_features
+from mfas_optuna.features.extract import extract
+from mfas_optuna.progress import Progress, silent
+from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer, encode_layer
+from mfas_optuna.spec import BackboneSettings, StudySpec, fingerprint
+from mfas_optuna.training.unimodal import train_unimodal
+
+_log = logging.getLogger(__name__)
+
+EXTRACTION_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedBackbone:
+    """What is known of one trained backbone.
+
+    Attributes:
+        digest: SHA-256 of its weights in the blob store.
+        validation_score: Accuracy on the validation split, 0 to 1.
+        test_score: Accuracy on the test split, 0 to 1.
+        training_s: Seconds its training took.
+        data: Fingerprint of the data that it was trained on.
+    """
+
+    digest: str
+    validation_score: float
+    test_score: float
+    training_s: float
+    data: str
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a search needs.
+
+    Attributes:
+        features: Pooled features and labels of every split.
+        fingerprint: Key of the features: equal keys give comparable scores.
+        backbones: The trained backbones, by modality.
+        card: The data card.
+        timings_s: Seconds of each stage that had to be done now.
+    """
+
+    features: FeatureSet
+    fingerprint: str
+    backbones: dict[str, TrainedBackbone]
+    card: str
+    timings_s: dict[str, float]
+
+
+class Preparation:
+    """Makes what a study needs, or finds it; one process at a time does the work, the others wait."""
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        *,
+        home: Path,
+        data_root: Path | None,
+        device: torch.device,
+        rebuild_command: str,
+        progress: Progress = silent,
+        say: Callable[[str], None] = _log.info,
+    ) -> None:
+        """Keep the settings.
+
+        Args:
+            spec: The study.
+            home: Folder that everything is kept in.
+            data_root: Folder of raw data, for data sets that are made from such.
+            device: Where backbones are trained and run.
+            rebuild_command: What a user runs when a cached file is damaged.
+            progress: Told how far long work is.
+            say: Told what is done next.
+        """
+        self._spec = spec
+        self._home = home
+        self._data_root = data_root
+        self._device = device
+        self._rebuild_command = rebuild_command
+        self._progress = progress
+        self._say = say
+        self._store = FolderBlobStore(weights_folder(home))
+        self._loaded: Dataset | None = None
+        self._timings: dict[str, float] = {}
+
+    def run(self, *, recorded: Mapping[str, Any] | None = None, force: bool = False) -> Prepared:
+        """Return what the search needs, making whatever is missing.
+
+        Args:
+            recorded: The backbones that the stored study was begun with; others are refused.
+            force: Make the features again although they are there, and whatever of the rest is damaged.
+
+        Raises:
+            CacheError: A cached file is damaged.
+            StudyMismatchError: The backbones here are not those the study was begun with.
+        """
+        with locked(self._home, f"prepare-{self._key()[:16]}", self._say):
+            backbones = {
+                modality: self._backbone(modality, settings, force)
+                for modality, settings in self._spec.backbones.items()
+            }
+            self._check_recorded(backbones, recorded)
+            features, key = self._features(backbones, force)
+        return Prepared(features, key, backbones, features.card, dict(self._timings))
+
+    # Data.
+
+    def _data(self) -> Dataset:
+        if self._loaded is None:
+            started = time.perf_counter()
+            self._say(f"Data: {self._spec.dataset.name}")
+            self._loaded = load_dataset(
+                self._spec.dataset, home=self._home, data_root=self._data_root, progress=self._progress
+            )
+            self._timings["data"] = time.perf_counter() - started
+        return self._loaded
+
+    def _key(self) -> str:
+        scientific = self._spec.scientific()
+        return fingerprint([scientific["dataset"], scientific["backbones"]])
+
+    # Backbones.
+
+    def _backbone(self, modality: str, settings: BackboneSettings, force: bool) -> TrainedBackbone:
+        values = settings.model_dump(mode="json", exclude={"features"})
+        key = fingerprint([self._spec.dataset.model_dump(mode="json"), modality, values])
+        index = self._home / "backbones" / f"{self._spec.dataset.name}-{modality}-{key[:12]}.json"
+        trained = self._read_index(index, force)
+        if trained is not None:
+            return trained
+        dataset = self._data()
+        self._say(f"Backbone: training {settings.kind} on {modality}, {settings.training.epochs} epochs")
+        started = time.perf_counter()
+        model = self._build(dataset, modality, settings)
+        result = train_unimodal(
+            model, dataset, modality, settings.training, device=self._device, progress=self._progress
+        )
+        seconds = time.perf_counter() - started
+        trained = TrainedBackbone(
+            digest=self._store.put(encode_layer(model.state_dict())),
+            validation_score=result.validation_score,
+            test_score=result.test_score,
+            training_s=round(seconds, 3),
+            data=dataset.fingerprint,
+        )
+        write_json(index, {"version": 1, **trained.as_record()})
+        self._timings[f"backbone {modality}"] = seconds
+        self._say(
+            f"Backbone: {modality} alone scores {trained.validation_score:.1%} on validation, "
+            f"{trained.test_score:.1%} on test"
+        )
+        return trained
+
+    def _read_index(self, index: Path, force: bool) -> TrainedBackbone | None:
+        if not index.exists():
+            return None
+        try:
+            values = json.loads(index.read_text(encoding="utf-8"))
+            trained = TrainedBackbone(**{key: value for key, value in values.items() if key != "version"})
+            self._store.get(trained.digest)
+        except (ValueError, TypeError, BlobError) as error:
+            if not force:
+                raise CacheError(
+                    f"{index}: the trained backbone cannot be used: {error} Run `{self._rebuild_command}` to make it "
+                    "again."
+                ) from error
+            return None
+        return trained
+
+    def _build(self, dataset: Dataset, modality: str, settings: BackboneSettings) -> nn.Module:
+        generator = torch.Generator().manual_seed(settings.training.seed)
+        in_channels = int(dataset.splits["train"].inputs[modality].shape[1])
+        return build_backbone(settings, in_channels=in_channels, n_classes=dataset.n_classes, generator=generator)
+
+    def _check_recorded(self, backbones: Mapping[str, TrainedBackbone], recorded: Mapping[str, Any] | None) -> None:
+        changed = [
+            f"backbone {modality}: was {recorded[modality]['digest'][:12]}, is now {trained.digest[:12]}"
+            for modality, trained in backbones.items()
+            if recorded is not None and recorded[modality]["digest"] != trained.digest
+        ]
+        if changed:
+            raise StudyMismatchError(
+                "The study was begun with other backbones, so that scores could not be compared: "
+                f"{'; '.join(changed)}. Bring the weights it was begun with back into {self._store.folder}, or choose "
+                "another --name.",
+                changed,
+            )
+
+    # Features.
+
+    def _features(self, backbones: Mapping[str, TrainedBackbone], force: bool) -> tuple[FeatureSet, str]:
+        scientific = self._spec.scientific()
+        identity = {
+            "dataset": scientific["dataset"],
+            "backbones": {
+                modality: {
+                    "digest": backbones[modality].digest,
+                    "data": backbones[modality].data,
+                    "features": list(settings.features),
+                }
+                for modality, settings in self._spec.backbones.items()
+            },
+            "dtype": "float32",
+        }
+        key = fingerprint(identity)
+        folder = self._home / "features" / f"{self._spec.dataset.name}-{key[:12]}"
+        if folder.exists() and not force:
+            return open_features(folder, identity, rebuild_command=self._rebuild_command), key
+        dataset = self._data()
+        self._say("Features: running each backbone once over all samples")
+        started = time.perf_counter()
+        models = {modality: self._restore(dataset, modality, backbones[modality]) for modality in backbones}
+        matrices: dict[str, np.ndarray[Any, Any]] = {}
+        layout: dict[str, dict[str, int]] = {}
+        for split_name, split in dataset.splits.items():
+            parts = []
+            for modality, settings in self._spec.backbones.items():
+                taps = [Tap(name, name) for name in settings.features]
+                part, widths = extract(
+                    models[modality],
+                    taps,
+                    split.inputs[modality],
+                    batch_size=EXTRACTION_BATCH,
+                    device=self._device,
+                    what=f"{modality} features, {split_name}",
+                    progress=self._progress,
+                )
+                parts.append(part)
+                layout[modality] = dict(zip(settings.features, widths, strict=True))
+            matrices[split_name] = np.concatenate(parts, axis=1)
+        write_features(
+            folder,
+            key=identity,
+            card=dataset.card,
+            matrices=matrices,
+            labels={name: split.labels for name, split in dataset.splits.items()},
+            widths=layout,
+            n_classes=dataset.n_classes,
+        )
+        self._timings["features"] = time.perf_counter() - started
+        return open_features(folder, identity, rebuild_command=self._rebuild_command), key
+
+    def _restore(self, dataset: Dataset, modality: str, trained: TrainedBackbone) -> nn.Module:
+        model = self._build(dataset, modality, self._spec.backbones[modality])
+        model.load_state_dict(decode_layer(self._store.get(trained.digest)))
+        return model.to(self._device).eval().requires_grad_(False)
+
+
+def weights_folder(home: Path) -> Path:
+    """Return the folder of the weight blobs in a home."""
+    return home / "weights"
+
+
+def check_home(home: Path) -> None:
+    """Create the home folder and make sure that it can be written.
+
+    Raises:
+        HomeError: It cannot; the message says why and what to do.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise HomeError(
+            f"{home}: the home folder cannot be written: {error.strerror}. Set MFAS_HOME to a folder that can."
+        ) from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file so that a reader sees the old or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def locked(home: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a named lock of the home folder; say so when another process has it, and wait."""
+    folder = home / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Another process is preparing the same data and backbones; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

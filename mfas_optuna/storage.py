@@ -1,0 +1,280 @@
+"""The study database: opened with the settings that many writers need, and cleared of the trials of dead workers."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from mfas_optuna import trials as records
+from mfas_optuna.errors import StorageError
+from mfas_optuna.trials import WorkerIdentity
+
+_log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+SQLITE_TIMEOUT_S = 60
+CONNECT_TIMEOUT_S = 10
+CREATION_ATTEMPTS = 8
+
+
+def masked(url: str) -> str:
+    """Return a database URL that can be shown: without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url.split("://", 1)[0] + "://…"
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Open the database, creating its tables when there are none.
+
+    SQLite is switched to write-ahead logging (for good) with synchronous NORMAL: safe when processes are killed; a
+    power cut can lose the last moments. Other databases get connections that are checked before use.
+
+    Raises:
+        StorageError: The URL is not valid, its driver is missing, or the database cannot be reached or written.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        arguments: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
+        _prepare_sqlite(parsed)
+    else:
+        arguments = {"pool_pre_ping": True}
+        if parsed.get_backend_name() == "postgresql":
+            arguments["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S, "keepalives_idle": 30}
+    storage = _with_retries(lambda: RDBStorage(url, engine_kwargs=arguments), url)
+    if parsed.get_backend_name() == "sqlite":
+        event.listen(storage.engine, "connect", _set_synchronous_normal)
+        storage.engine.dispose()
+    return storage
+
+
+def check_exists(url: str) -> None:
+    """Make sure that a database file is there, for commands that only read.
+
+    Raises:
+        StorageError: It is not, or the URL is not valid.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
+        raise StorageError(f"{parsed.database}: there is no study database. Start one with `mfas-optuna search`.")
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except ArgumentError as error:
+        raise StorageError(
+            f"{masked(url)}: not a database URL. Write sqlite:///path/to/file.db or postgresql+psycopg://user@host/name."
+        ) from error
+    except (NoSuchModuleError, ImportError) as error:
+        raise StorageError(f"{masked(url)}: no driver for this database: {error}. Install it with pip.") from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StorageError(f"{masked(url)}: a study needs a database file. Write sqlite:///path/to/file.db.")
+    return parsed
+
+
+def _prepare_sqlite(parsed: URL) -> None:
+    path = Path(str(parsed.database))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("BEGIN IMMEDIATE")  # Finds out whether it can be written.
+            connection.rollback()
+        finally:
+            connection.close()
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(
+            f"{path}: the study database cannot be opened for writing: {error}. "
+            "Check the folder's permissions and free space, or name another with --storage."
+        ) from error
+
+
+def _set_synchronous_normal(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _with_retries(create: Callable[[], _Result], url: str) -> _Result:
+    """Call `create` until it works: several workers that start at once race for the creation of tables."""
+    for attempt in range(CREATION_ATTEMPTS):
+        try:
+            return create()
+        except (ImportError, ModuleNotFoundError) as error:
+            raise StorageError(f"{masked(url)}: the database's driver is missing: {error}. Install it.") from error
+        except RuntimeError as error:  # Optuna: the tables are of another version.
+            raise StorageError(f"{masked(url)}: {error}") from error
+        except SQLAlchemyError as error:
+            text = str(getattr(error, "orig", error)).strip().splitlines()[0]
+            is_race = (isinstance(error, DBAPIError) and "exist" in text.lower()) or "UNIQUE" in text
+            if attempt + 1 == CREATION_ATTEMPTS or not is_race:
+                raise StorageError(
+                    f"{masked(url)}: the study database cannot be reached: {text}. "
+                    "Is it running, and are the host, port, user and password right?"
+                ) from error
+            time.sleep(0.1 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def create_study(
+    storage: RDBStorage,
+    name: str,
+    *,
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
+    metric: str,
+) -> tuple[optuna.Study, bool]:
+    """Open the study of this name, creating it when there is none; say whether it was created here."""
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", sampler=sampler, pruner=pruner
+        )
+    except optuna.exceptions.DuplicatedStudyError:
+        return optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner), False
+    study.set_metric_names([metric])
+    return study, True
+
+
+def load_study(storage: RDBStorage, name: str) -> optuna.Study:
+    """Open an existing study for reading.
+
+    Raises:
+        StorageError: There is none of this name; the message lists those there are.
+    """
+    try:
+        return optuna.load_study(storage=storage, study_name=name)
+    except KeyError as error:
+        names = sorted(optuna.get_all_study_names(storage))
+        there = f"There are: {', '.join(names)}." if names else "The database holds no study yet."
+        raise StorageError(
+            f"There is no stored study {name!r}. {there} Start one with `mfas-optuna search`."
+        ) from error
+
+
+# Which process runs a trial, and whether it still lives.
+
+
+def this_worker() -> WorkerIdentity:
+    """Return the identity of this process."""
+    return WorkerIdentity(
+        host=socket.gethostname(), boot_id=_boot_id(), pid=os.getpid(), process_start=_process_start(os.getpid()) or 0
+    )
+
+
+def is_dead(worker: WorkerIdentity) -> bool:
+    """Return whether a process of this host has certainly ended; False for other hosts, of which nothing is known."""
+    if worker.host != socket.gethostname():
+        return False
+    if worker.boot_id != _boot_id():
+        return True
+    try:
+        os.kill(worker.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    started = _process_start(worker.pid)
+    return started is not None and started != worker.process_start
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _process_start(pid: int) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[19])  # Field 22 of proc(5): start time in clock ticks.
+
+
+class WorkerLock:
+    """A lock file that every worker of a study on this host holds while it lives; the system frees it at any death."""
+
+    def __init__(self, folder: Path, url: str, study_name: str) -> None:
+        digest = hashlib.sha256(f"{url}\x1f{study_name}".encode()).hexdigest()[:24]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / f"worker-{digest}.lock").open("a")
+        self.is_only_worker = self._try(fcntl.LOCK_EX)
+        """Whether no other worker of the study lived on this host when this one started."""
+        if not self.is_only_worker:
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def share(self) -> None:
+        """Let other workers of the study start."""
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def _try(self, how: int) -> bool:
+        try:
+            fcntl.flock(self._file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def is_one_host(url: str) -> bool:
+    """Return whether a database can only be used from one host: SQLite's files, which need local locks."""
+    return make_url(url).get_backend_name() == "sqlite"
+
+
+def reap_dead(storage: RDBStorage, name: str, *, is_alone: bool) -> list[int]:
+    """Fail the running trials whose processes have ended, without a reason, so that the search takes them up again.
+
+    A trial that recorded its process is judged by it. One that died before it could is taken for dead when nobody
+    else can be at work on the study.
+
+    Args:
+        storage: The opened database.
+        name: The study's name.
+        is_alone: Whether no other worker of the study can live anywhere.
+
+    Returns:
+        Numbers of the trials that were failed.
+    """
+    study = optuna.load_study(storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler())
+    reaped = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        worker = records.read_worker(trial.system_attrs)
+        if is_alone if worker is None else is_dead(worker):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            reaped.append(trial.number)
+    if reaped:
+        _log.info("Trials %s were left running by a worker that ended; their networks will be tried again.", reaped)
+    return reaped
+
+
+def is_connection_error(error: BaseException) -> bool:
+    """Return whether an error says that the database could not be reached or written."""
+    return isinstance(error, sqlalchemy.exc.SQLAlchemyError | optuna.exceptions.StorageInternalError)

@@ -1,0 +1,155 @@
+"""What a search would take on this machine, from a few timed steps; nothing is written."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mfas_optuna.backbones import build_backbone
+from mfas_optuna.backbones.taps import Tap
+from mfas_optuna.datasets import Dataset, Split
+from mfas_optuna.datasets.shape import shape_of
+from mfas_optuna.features.cache import FeatureLayout, FeatureSet
+from mfas_optuna.features.extract import extract
+from mfas_optuna.objective import TrialRunner
+from mfas_optuna.search.proposal import seed_from
+from mfas_optuna.spec import StudySpec
+from mfas_optuna.training.unimodal import train_unimodal
+from mfas_optuna.worker.request import SearchRequest, choose_device
+
+N_TIMED_SAMPLES = 512
+BYTES_A_TRIAL_RECORD = 20_000
+"""What a trial adds to the database and the folder of weights, besides the weights' own size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a search would take on this machine.
+
+    Attributes:
+        n_trials: Trials that the search takes.
+        n_timed: Trials that were timed.
+        trial_s: Mean seconds of a trial's training, over the depths that the search visits.
+        search_s: Seconds of all of them.
+        preparation_s: Seconds of training each backbone and of extraction, were nothing there yet.
+        memory_bytes: Features and labels on the device, twice while a trial shuffles them.
+        disk_bytes: Built data, features and trials.
+    """
+
+    n_trials: int
+    n_timed: int
+    trial_s: float
+    search_s: float
+    preparation_s: dict[str, float]
+    memory_bytes: int
+    disk_bytes: int
+
+
+def dry_run(request: SearchRequest) -> Estimate:
+    """Time one trial of each depth, and the backbones on a few samples, on random data of the study's shapes.
+
+    Time depends on shapes alone, so the study's data need not be there.
+
+    Raises:
+        DeviceError: The machine has no such device.
+    """
+    spec = request.spec
+    device = choose_device(request.device)
+    shape = shape_of(spec.dataset)
+    rng = np.random.default_rng(spec.search.seed)
+    preparation_s: dict[str, float] = {}
+    widths: dict[str, dict[str, int]] = {}
+    n_all = sum(shape.n_samples.values())
+    small = _random_dataset(shape.inputs, shape.n_classes, N_TIMED_SAMPLES, rng)
+    for modality, settings in spec.backbones.items():
+        generator = torch.Generator().manual_seed(settings.training.seed)
+        model = build_backbone(
+            settings, in_channels=shape.inputs[modality][0], n_classes=shape.n_classes, generator=generator
+        )
+        once = settings.training.model_copy(update={"epochs": 1})
+        started = time.perf_counter()
+        train_unimodal(model, small, modality, once, device=device)
+        per_sample = (time.perf_counter() - started) / N_TIMED_SAMPLES
+        preparation_s[f"backbone {modality}"] = per_sample * settings.training.epochs * shape.n_samples["train"]
+        taps = [Tap(name, name) for name in settings.features]
+        inputs = small.splits["train"].inputs[modality]
+        started = time.perf_counter()
+        _, found = extract(model, taps, inputs, batch_size=256, device=device)
+        per_sample = (time.perf_counter() - started) / N_TIMED_SAMPLES
+        preparation_s["features"] = preparation_s.get("features", 0.0) + per_sample * n_all
+        widths[modality] = dict(zip(settings.features, found, strict=True))
+    layout = FeatureLayout.of_widths(widths)
+    features = _random_features(layout, shape.n_samples, shape.n_classes, rng)
+    times = _time_trials(spec, features, device)
+    n_trials = spec.n_trials_planned()
+    trial_s = statistics.mean(times[depth] for depth in _depths(spec, n_trials))
+    n_kept = shape.n_samples["train"] + shape.n_samples["validation"]
+    row_bytes = 4 * layout.n_columns
+    data_bytes = sum(int(np.prod(size)) for size in shape.inputs.values()) * n_all
+    return Estimate(
+        n_trials=n_trials,
+        n_timed=len(times),
+        trial_s=trial_s,
+        search_s=trial_s * n_trials,
+        preparation_s=preparation_s,
+        memory_bytes=2 * n_kept * row_bytes,
+        disk_bytes=data_bytes + n_all * (row_bytes + 8) + n_trials * BYTES_A_TRIAL_RECORD,
+    )
+
+
+def _random_dataset(
+    inputs: dict[str, tuple[int, ...]], n_classes: int, n_samples: int, rng: np.random.Generator
+) -> Dataset:
+    split = Split(
+        inputs={name: rng.integers(0, 256, (n_samples, *size), dtype=np.uint8) for name, size in inputs.items()},
+        labels=rng.integers(0, n_classes, n_samples),
+    )
+    few = Split({name: array[:2] for name, array in split.inputs.items()}, split.labels[:2])
+    return Dataset("random", "", n_classes, {"train": split, "validation": few, "test": few}, "")
+
+
+def _random_features(
+    layout: FeatureLayout, n_samples: dict[str, int], n_classes: int, rng: np.random.Generator
+) -> FeatureSet:
+    arrays = {
+        split: (
+            rng.standard_normal((n_samples[split], layout.n_columns), dtype=np.float32),
+            rng.integers(0, n_classes, n_samples[split]),
+        )
+        for split in ("train", "validation")
+    }
+    ones = np.ones(layout.n_columns, dtype=np.float32)
+    return FeatureSet(Path(), layout, n_classes, 0 * ones, ones, "", arrays)
+
+
+def _time_trials(spec: StudySpec, features: FeatureSet, device: torch.device) -> dict[int, float]:
+    """Return the seconds that a trial of each depth takes."""
+    space = spec.search_space()
+    with tempfile.TemporaryDirectory() as weights:
+        runner = TrialRunner(spec, features, Path(weights), device)
+        result = {}
+        for depth in range(1, space.max_depth + 1):
+            first = sum(space.size_at(shallower) for shallower in range(1, depth))
+            index = first + seed_from(spec.search.seed, "dry run", depth) % space.size_at(depth)
+            result[depth] = runner.time_trial(space.architecture(index), spec.search.seed)
+    return result
+
+
+def _depths(spec: StudySpec, n_trials: int) -> list[int]:
+    """Return the depth of each planned trial, as Algorithm 1 would visit them."""
+    space, k = spec.search_space(), spec.search.samples_per_step
+    depths: list[int] = []
+    while len(depths) < n_trials:
+        repeat = not depths or spec.search.mode == "paper"
+        depths += [1] * (space.size_at(1) if repeat else 0)
+        for depth in range(2, space.max_depth + 1):
+            depths += [depth] * min(k, space.size_at(depth))
+        if space.max_depth == 1 and not repeat:
+            break
+    return depths[:n_trials] or [1]

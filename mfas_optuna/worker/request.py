@@ -1,0 +1,93 @@
+"""What the command line asks of the worker, and what it gets back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial
+
+from mfas_optuna.errors import DeviceError
+from mfas_optuna.spec import StudySpec
+from mfas_optuna.trials import RankedNetwork
+
+
+class Listener(Protocol):
+    """Told what a search does; must return soon."""
+
+    def say(self, text: str) -> None:
+        """Take note of a new stage or an event."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Take note of how far a long piece of work is."""
+
+    def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
+        """Take note of a trial that has just been stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What to search, and where.
+
+    Attributes:
+        spec: The resolved study.
+        study_name: Its name in the database.
+        home: Folder of weights, backbones, features and built data.
+        storage_url: The database.
+        data_root: Folder of raw data, or None.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        rebuild_command: What a user runs when a cached file is damaged.
+    """
+
+    spec: StudySpec
+    study_name: str
+    home: Path
+    storage_url: str
+    data_root: Path | None
+    device: str
+    rebuild_command: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome:
+    """What a search came to.
+
+    Attributes:
+        study: The stored study.
+        best: Its best networks, best first.
+        n_finished: Complete and pruned trials of the study.
+        n_new: Those of them that this call ran.
+        backbones: Unimodal scores and weight digests, by modality.
+        timings_s: Seconds spent in each stage, over all runs of the study.
+    """
+
+    study: optuna.Study
+    best: list[RankedNetwork]
+    n_finished: int
+    n_new: int
+    backbones: dict[str, Any]
+    timings_s: dict[str, float]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of this name; `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        DeviceError: The name is not one, or the machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"--device: expected auto, cpu, cuda or cuda:N, found {name!r}.") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index not in (None, 0)):
+        raise DeviceError(f"--device: expected auto, cpu, cuda or cuda:N, found {name!r}.")
+    if device.type == "cuda":
+        n_devices = torch.cuda.device_count()
+        if (device.index or 0) >= n_devices:
+            raise DeviceError(f"--device: {name} is not on this machine, which has {n_devices} CUDA devices. Use cpu.")
+    return device

@@ -1,0 +1,120 @@
+"""How far a stored study is, read from its database alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from mfas_optuna import storage as database
+from mfas_optuna import trials as records
+from mfas_optuna.errors import StorageError
+from mfas_optuna.worker.request import SearchRequest
+from mfas_optuna.worker.samplers import make_sampler
+from mfas_optuna.worker.search import is_over
+
+
+@dataclass(frozen=True, slots=True)
+class StepStatus:
+    """One step of the schedule.
+
+    Attributes:
+        iteration: From 1.
+        depth: Fusion layers of its networks.
+        temperature: At which they were drawn; None at depth 1.
+        n_finished: Its complete and pruned trials.
+        n_running: Its running trials.
+        mean: Mean score of its complete trials, or None.
+        best: Best score of its complete trials, or None.
+    """
+
+    iteration: int
+    depth: int
+    temperature: float | None
+    n_finished: int
+    n_running: int
+    mean: float | None
+    best: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStatus:
+    """How far a study is.
+
+    Attributes:
+        study_name: Its name in the database.
+        is_finished: Whether there is nothing left to do.
+        n_planned: Trials that the search takes.
+        n_by_state: Number of trials in each state that occurs.
+        n_by_failure: Number of failed trials for each reason.
+        steps: The steps begun so far; empty for the samplers random and tpe.
+        best: Its best networks.
+        backbones: Unimodal scores and weight digests, by modality.
+        timings_s: Seconds spent in each stage.
+    """
+
+    study_name: str
+    is_finished: bool
+    n_planned: int
+    n_by_state: dict[str, int]
+    n_by_failure: dict[str, int]
+    steps: list[StepStatus]
+    best: list[records.RankedNetwork]
+    backbones: dict[str, Any]
+    timings_s: dict[str, float]
+
+
+def status(request: SearchRequest) -> StudyStatus:
+    """Read how far a study is.
+
+    Raises:
+        StorageError: The database or the study cannot be found.
+    """
+    database.check_exists(request.storage_url)
+    study = database.load_study(database.open_storage(request.storage_url), request.study_name)
+    if records.read_scientific(study) is None:
+        raise StorageError(f"Study {request.study_name!r} in this database was not begun by mfas-optuna.")
+    study.sampler = make_sampler(request.spec)
+    trials = study.get_trials(deepcopy=False)
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    return StudyStatus(
+        study_name=request.study_name,
+        is_finished=is_over(study, request.spec),
+        n_planned=request.spec.n_trials_planned(),
+        n_by_state=dict(Counter(trial.state.name for trial in trials)),
+        n_by_failure=dict(Counter(records.read_failure(trial.system_attrs) or "its worker ended" for trial in failed)),
+        steps=_steps(trials),
+        best=records.best_networks(trials, request.spec.search.n_finalists),
+        backbones=records.read_backbones(study) or {},
+        timings_s=records.read_timings(study),
+    )
+
+
+def _steps(trials: Sequence[FrozenTrial]) -> list[StepStatus]:
+    by_step: dict[tuple[int, int], list[FrozenTrial]] = {}
+    temperatures: dict[tuple[int, int], float | None] = {}
+    for trial in trials:
+        proposal = records.read_proposal(trial.system_attrs)
+        if proposal is not None and proposal.is_scheduled:
+            step = (proposal.iteration, proposal.depth)
+            by_step.setdefault(step, []).append(trial)
+            temperatures[step] = proposal.temperature
+    result = []
+    for step in sorted(by_step):
+        members = by_step[step]
+        scores = [trial.values[0] for trial in members if trial.state == TrialState.COMPLETE]
+        result.append(
+            StepStatus(
+                iteration=step[0] + 1,
+                depth=step[1],
+                temperature=temperatures[step],
+                n_finished=sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in members),
+                n_running=sum(trial.state == TrialState.RUNNING for trial in members),
+                mean=sum(scores) / len(scores) if scores else None,
+                best=max(scores, default=None),
+            )
+        )
+    return result
