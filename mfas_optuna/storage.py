@@ -9,6 +9,7 @@ import os
 import socket
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -151,7 +152,9 @@ def create_study(
         )
     except optuna.exceptions.DuplicatedStudyError:
         return optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner), False
-    study.set_metric_names([metric])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([metric])
     return study, True
 
 

@@ -123,9 +123,12 @@ class FolderBlobStore:
 
 
 def encode_layer(state: Mapping[str, Tensor]) -> bytes:
-    """Return a state dict as safetensors bytes; equal tensors give equal bytes."""
+    """Return a state dict as safetensors bytes; equal tensors give equal bytes.
+
+    The metadata have one key alone: safetensors writes several in an order that differs from run to run.
+    """
     tensors = {name: state[name].detach().contiguous().cpu() for name in sorted(state)}
-    return safetensors.torch.save(tensors, metadata={"format": "pt", "version": FORMAT_VERSION})
+    return safetensors.torch.save(tensors, metadata={"mfas": FORMAT_VERSION})
 
 
 def decode_layer(content: bytes) -> dict[str, Tensor]:

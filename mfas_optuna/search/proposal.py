@@ -6,6 +6,7 @@ Symbols: C candidates; P_l probabilities; T temperature.
 from __future__ import annotations
 
 import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import socketserver
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import optuna_dashboard
-
 from mfas_optuna import storage as database
 from mfas_optuna.errors import StorageError
 
@@ -30,6 +28,8 @@ def serve_dashboard(url: str, port: int) -> None:
     Raises:
         StorageError: The database does not exist or cannot be reached, or the port is taken.
     """
+    import optuna_dashboard  # Takes a second to import.
+
     database.check_exists(url)
     application = optuna_dashboard.wsgi(database.open_storage(url))
     try:

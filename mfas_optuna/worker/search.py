@@ -75,6 +75,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
     """
     check_home(request.home)
     choose_device(request.device)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # The listener says what a user wants to know.
     opened = database.open_storage(request.storage_url)
     with (
         Interrupts() as interrupts,

@@ -1,0 +1,34 @@
+"""Shapes of a study's data, known from its settings before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mfas_optuna.spec import DatasetSettings, DigitsSettings
+
+
+@dataclass(frozen=True)
+class DatasetShape:
+    """What a data set will look like.
+
+    Attributes:
+        inputs: Shape of one sample of each modality, without the batch.
+        n_classes: Number of classes.
+        n_samples: Number of pairs of each split.
+    """
+
+    inputs: dict[str, tuple[int, ...]]
+    n_classes: int
+    n_samples: dict[str, int]
+
+
+def shape_of(settings: DatasetSettings) -> DatasetShape:
+    """Return the shapes of the data that these settings make."""
+    is_small = isinstance(settings, DigitsSettings)
+    return DatasetShape(
+        inputs={"audio": (1, 24, 24), "image": (1, 8, 8)}
+        if is_small
+        else {"audio": (1, 112, 112), "image": (1, 28, 28)},
+        n_classes=10,
+        n_samples={"train": settings.n_train, "validation": settings.n_validation, "test": settings.n_test},
+    )
