@@ -43,9 +43,9 @@ class DigitsSettings(_Settings):
     """Pairs that scores are measured on during the search."""
     n_test: int = Field(default=1000, ge=50)
     """Pairs held back for the test."""
-    pca_components: int = Field(default=5, ge=1, le=64)
+    pca_components: int = Field(default=3, ge=1, le=64)
     """Leading principal components that the degraded images keep."""
-    snr_db: float = -6.0
+    snr_db: float = -8.0
     """Signal-to-noise ratio of the spoken digits, dB."""
     seed: int = Field(default=0, ge=0)
     """Seed of the splits, the speech and the noise."""

@@ -1,0 +1,216 @@
+"""Built data on disk: one folder of .npy arrays with a manifest, published as a whole and checked at every load.
+
+The folder is `<home>/data/<name>-<12 hex of the settings' fingerprint>`. It is written under a temporary name beside
+it and renamed when complete, so that a folder of the final name is never half built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mfas_optuna.datasets.dataset import SPLIT_NAMES, Dataset, Split
+from mfas_optuna.errors import CacheError, HomeError
+from mfas_optuna.spec import fingerprint
+
+VERSION = 1
+MANIFEST = "manifest.json"
+
+_TEMPORARY_PREFIX = ".building-"
+_LABELS = "labels"
+_STALE_AFTER_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a builder says about the arrays that it wrote.
+
+    Attributes:
+        card: The data card.
+        n_classes: Number of classes.
+        modalities: Names, in order.
+        source: Facts that tell one set of source files from another; {} when the settings say it all.
+    """
+
+    card: str
+    n_classes: int
+    modalities: tuple[str, ...]
+    source: Mapping[str, Any]
+
+
+def array_file(folder: Path, split: str, what: str) -> Path:
+    """Return the file of one modality, or of the labels, of a split."""
+    return folder / f"{split}.{what}.npy"
+
+
+def labels_file(folder: Path, split: str) -> Path:
+    """Return the file of a split's labels."""
+    return array_file(folder, split, _LABELS)
+
+
+def create_array(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.memmap[Any, np.dtype[Any]]:
+    """Create a .npy file of the given shape, to be filled piece by piece."""
+    return np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
+
+
+def final_folder(home: Path, name: str, settings: Mapping[str, Any]) -> Path:
+    """Return where data built with these settings lie."""
+    return home / "data" / f"{name}-{fingerprint(settings)[:12]}"
+
+
+def temporary_folder(final: Path) -> Path:
+    """Create an empty folder beside `final`, to be published later; remove those that a crash left a day ago.
+
+    Raises:
+        HomeError: The home folder cannot be written.
+    """
+    parent = final.parent
+    folder = parent / f"{_TEMPORARY_PREFIX}{final.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise HomeError(
+            f"{parent}: cannot be written: {error.strerror}. Make it writable or set MFAS_HOME to another folder."
+        ) from error
+    for other in parent.glob(f"{_TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime > _STALE_AFTER_S:
+                shutil.rmtree(other)
+    return folder
+
+
+def write_manifest(folder: Path, name: str, settings: Mapping[str, Any], contents: Contents) -> None:
+    """Take the digest of every array in the folder and describe them all; everything is on disk afterwards."""
+    arrays = {}
+    for split in SPLIT_NAMES:
+        for what in (_LABELS, *contents.modalities):
+            file = array_file(folder, split, what)
+            _fsync(file)
+            arrays[file.name] = {"sha256": file_digest(file), "bytes": file.stat().st_size}
+    manifest = {
+        "version": VERSION,
+        "name": name,
+        "settings": dict(settings),
+        "n_classes": contents.n_classes,
+        "modalities": list(contents.modalities),
+        "source": dict(contents.source),
+        "arrays": arrays,
+        "card": contents.card,
+    }
+    file = folder / MANIFEST
+    with file.open("w", encoding="utf-8") as stream:
+        json.dump(manifest, stream, indent=2)
+        stream.flush()
+        os.fsync(stream.fileno())
+    _fsync(folder)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give a complete folder its final name, in place of what was there.
+
+    Two processes that build the same at once both succeed: their contents are equal, and the last rename stays.
+    """
+    while True:
+        try:
+            temporary.rename(final)
+        except OSError:
+            if not final.exists():
+                raise
+            retired = final.with_name(f"{_TEMPORARY_PREFIX}old-{uuid.uuid4().hex[:8]}")
+            with contextlib.suppress(FileNotFoundError):
+                final.rename(retired)
+            # Files that another process has mapped stay readable to it after their names are gone.
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            _fsync(final.parent)
+            return
+
+
+def read_manifest(folder: Path, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a folder's manifest.
+
+    Raises:
+        CacheError: It is missing, not readable, of another version or of other settings.
+    """
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        version, stored = manifest["version"], manifest["settings"]
+        complete = all(key in manifest for key in ("n_classes", "modalities", "source", "arrays", "card"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(file, name, f"not a readable manifest ({type(error).__name__})") from error
+    if version != VERSION:
+        raise _damaged(file, name, f"of format version {version!r}, expected {VERSION}")
+    if stored != dict(settings) or not complete:
+        raise _damaged(file, name, "not the manifest of these settings")
+    return dict(manifest)
+
+
+def read(folder: Path, name: str, settings: Mapping[str, Any]) -> Dataset:
+    """Memory-map a built data set after comparing every file with its digest.
+
+    Raises:
+        CacheError: A file is missing, truncated or changed; the message names it and the command that rebuilds it.
+    """
+    manifest = read_manifest(folder, name, settings)
+    arrays = manifest["arrays"]
+    splits = {}
+    for split in SPLIT_NAMES:
+        loaded = {
+            what: _read_array(array_file(folder, split, what), name, arrays)
+            for what in (_LABELS, *manifest["modalities"])
+        }
+        labels = loaded.pop(_LABELS)
+        splits[split] = Split(loaded, np.array(labels, dtype=np.int64))
+    digests = {file: entry["sha256"] for file, entry in arrays.items()}
+    return Dataset(name, manifest["card"], manifest["n_classes"], splits, fingerprint(digests))
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file, hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_array(file: Path, name: str, arrays: Mapping[str, Any]) -> npt.NDArray[Any]:
+    entry = arrays.get(file.name)
+    if entry is None:
+        raise _damaged(file, name, "not in the manifest")
+    try:
+        size = file.stat().st_size
+        if size != entry["bytes"]:
+            raise _damaged(file, name, f"{size} bytes long, expected {entry['bytes']}")
+        if file_digest(file) != entry["sha256"]:
+            raise _damaged(file, name, "changed since it was built (its SHA-256 differs)")
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise _damaged(file, name, "missing") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, CacheError):
+            raise
+        raise _damaged(file, name, f"not readable ({error})") from error
+    return array
+
+
+def _damaged(file: Path, name: str, what: str) -> CacheError:
+    return CacheError(f"{file}: {what}. Run `mfas-optuna data build {name}` to rebuild it.")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
