@@ -106,12 +106,10 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
         image.flush()
         audio.flush()
     progress("avmnist pairs", total, total)
-    how = (
-        f"{len(degrade.components)} leading"
-        if settings.degradation == "leading"
-        else (f"all but the {len(degrade.components)} leading")
-    )
-    kept = degrade.variance_kept if settings.degradation == "leading" else 1 - degrade.variance_kept
+    if settings.degradation == "leading":
+        how, kept = f"{len(degrade.components)} leading", degrade.variance_kept
+    else:
+        how, kept = f"all but the {len(degrade.components)} leading", 1 - degrade.variance_kept
     card = _CARD.format(
         how=how,
         kept=kept,
@@ -221,11 +219,15 @@ def _read_noise(root: Path, progress: Progress) -> dict[str, _Clips]:
         folds = [int(row["fold"]) for row in rows]
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{table}: expected ESC-50's table with filename, fold and esc10 ({error!r}).") from error
-    for position, (row, fold) in enumerate(zip(rows, folds, strict=True)):
+    files = [root / "esc50" / "audio" / row["filename"] for row in rows]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise DataNotFoundError(
+            f"{root / 'esc50' / 'audio'}: {len(missing)} of the {len(files)} ESC-10 clips that {table.name} names are "
+            f"missing: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}. Get ESC-50 again."
+        )
+    for position, (file, fold) in enumerate(zip(files, folds, strict=True)):
         split = "train" if fold <= 3 else "validation" if fold == 4 else "test"
-        file = root / "esc50" / "audio" / row["filename"]
-        if not file.is_file():
-            raise DataNotFoundError(f"{file}: missing, though {table} names it. Get ESC-50 again.")
         clip = read_wav(file)
         if len(clip) < N_SAMPLES:
             raise DataError(f"{file}: expected at least {N_SAMPLES / SAMPLE_RATE:.2f} s, found {len(clip)} samples.")

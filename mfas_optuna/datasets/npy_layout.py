@@ -4,11 +4,15 @@
     images/train_data.npy  images/test_data.npy    the same, or flat [n, 784]
     train_labels.npy       test_labels.npy         [n]
 
-The last `n_validation` of the training pairs are the validation split; numbers of pairs are limited by what is there.
+The last `n_validation` of the training pairs are the validation split; the other numbers of pairs are limited by what
+is there. uint8 arrays stay as they are (a value v means v / 255); others are divided by their training maximum.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +27,11 @@ from mfas_optuna.spec import AvmnistSettings
 MODALITIES = {"audio": "audio", "image": "images"}
 _N_CLASSES = 10
 _ROWS_AT_ONCE = 1024
+_END_BYTES = 1 << 20
 
 _CARD = """\
 avmnist, from .npy arrays in the layout of the authors' code at hand; how they were made is not known here.
-audio: float32 {audio}, divided by its training maximum. image: float32 {image}, likewise.
+audio: {audio}. image: {image}. float32 values were divided by their maximum in the training arrays.
 pairs: {pairs} for train, validation (the last of the training arrays) and test.
 """
 
@@ -42,11 +47,21 @@ def files(data_root: Path) -> dict[str, Path]:
 
 
 def identity(data_root: Path) -> dict[str, Any]:
-    """Return what tells these arrays from others: each file's SHA-256; {} when one is missing."""
+    """Return what tells these arrays from others: sizes and digests of both ends; {} when a file is missing.
+
+    Not of the whole: the arrays may be gigabytes on a network, and this is asked at each start.
+    """
     found = files(data_root)
     if not all(file.is_file() for file in found.values()):
         return {}
-    return {name: store.file_digest(file) for name, file in found.items()}
+    return {name: {"bytes": file.stat().st_size, "ends": _ends_digest(file)} for name, file in found.items()}
+
+
+def _ends_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        head = stream.read(_END_BYTES)
+        stream.seek(max(0, file.stat().st_size - _END_BYTES))
+        return hashlib.sha256(head + stream.read()).hexdigest()
 
 
 def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progress: Progress) -> store.Contents:
@@ -63,42 +78,73 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
             f"avmnist, source npy: {where}. Put audio/, images/, train_labels.npy and test_labels.npy into one folder "
             "and name it with --data-root or MFAS_DATA. The study digits needs no files."
         )
-    arrays = {name: _open(file) for name, file in files(data_root).items()}
-    problems = [
-        f"{files(data_root)[f'{modality} {split}']}: {len(arrays[f'{modality} {split}'])} rows for "
-        f"{len(arrays[f'labels {split}'])} labels."
-        for modality in MODALITIES
-        for split in ("train", "test")
-        if len(arrays[f"{modality} {split}"]) != len(arrays[f"labels {split}"])
-    ]
-    n_all = len(arrays["labels train"])
-    n_validation = settings.n_validation
-    if n_all <= n_validation:
-        problems.append(f"{n_all} training pairs cannot give {n_validation} for validation. Lower n_validation.")
+    found = files(data_root)
+    arrays = {name: _open(file) for name, file in found.items()}
+    problems = list(_problems(arrays, found, settings.n_validation))
     if problems:
         raise DataError("\n".join(problems))
-    n_train = min(settings.n_train, n_all - n_validation)
-    n_test = min(settings.n_test, len(arrays["labels test"]))
+    n_all = len(arrays["labels train"])
     spans = {
-        "train": ("train", 0, n_train),
-        "validation": ("train", n_all - n_validation, n_all),
-        "test": ("test", 0, n_test),
+        "train": ("train", 0, min(settings.n_train, n_all - settings.n_validation)),
+        "validation": ("train", n_all - settings.n_validation, n_all),
+        "test": ("test", 0, min(settings.n_test, len(arrays["labels test"]))),
     }
-    shapes = {modality: _sample_shape(arrays[f"{modality} train"]) for modality in MODALITIES}
+    shapes = {modality: _sample_shape(arrays[f"{modality} train"]) or () for modality in MODALITIES}
+    for modality, shape in shapes.items():
+        training = arrays[f"{modality} train"]
+        is_bytes = training.dtype == np.uint8
+        scale = np.float32(1.0 if is_bytes else 1.0 / _largest(training))
+        for split, (source, start, stop) in spans.items():
+            target = store.create_array(
+                store.array_file(folder, split, modality), (stop - start, *shape), np.uint8 if is_bytes else np.float32
+            )
+            for row in range(0, stop - start, _ROWS_AT_ONCE):
+                progress(f"copying {modality}, {split}", row, stop - start)
+                rows = arrays[f"{modality} {source}"][start + row : min(start + row + _ROWS_AT_ONCE, stop)]
+                shaped = np.asarray(rows).reshape(len(rows), *shape)
+                target[row : row + len(rows)] = shaped if is_bytes else shaped.astype(np.float32) * scale
+            progress(f"copying {modality}, {split}", stop - start, stop - start)
+            target.flush()
     for split, (source, start, stop) in spans.items():
         labels = store.create_array(store.labels_file(folder, split), (stop - start,), np.int64)
-        labels[:] = np.asarray(arrays[f"labels {source}"][start:stop]).reshape(-1)
-        for modality, shape in shapes.items():
-            scale = 1.0 / _largest(arrays[f"{modality} train"])
-            target = store.create_array(store.array_file(folder, split, modality), (stop - start, *shape), np.float32)
-            for row in range(0, stop - start, _ROWS_AT_ONCE):
-                progress(f"copying {modality} {split}", row, stop - start)
-                rows = np.asarray(arrays[f"{modality} {source}"][start + row : min(start + row + _ROWS_AT_ONCE, stop)])
-                target[row : row + len(rows)] = rows.reshape(len(rows), *shape).astype(np.float32) * np.float32(scale)
-            target.flush()
+        labels[:] = np.asarray(arrays[f"labels {source}"][start:stop])
+        labels.flush()
     pairs = ", ".join(f"{stop - start:,}" for _, start, stop in spans.values())
-    card = _CARD.format(audio=list(shapes["audio"]), image=list(shapes["image"]), pairs=pairs)
-    return store.Contents(card, _N_CLASSES, tuple(MODALITIES), identity(data_root))
+    described = {
+        modality: f"{'uint8' if arrays[f'{modality} train'].dtype == np.uint8 else 'float32'} {list(shape)}"
+        for modality, shape in shapes.items()
+    }
+    return store.Contents(_CARD.format(**described, pairs=pairs), _N_CLASSES, tuple(MODALITIES), identity(data_root))
+
+
+def _problems(arrays: Mapping[str, npt.NDArray[Any]], found: Mapping[str, Path], n_validation: int) -> Iterator[str]:
+    for split in ("train", "test"):
+        labels = arrays[f"labels {split}"]
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            file = found[f"labels {split}"]
+            yield f"{file}: expected a row of whole numbers, found {labels.dtype} {list(labels.shape)}."
+    for modality in MODALITIES:
+        shapes = {}
+        for split in ("train", "test"):
+            array, file = arrays[f"{modality} {split}"], found[f"{modality} {split}"]
+            n_labels = len(arrays[f"labels {split}"])
+            if array.dtype.kind not in "fiu":
+                yield f"{file}: expected numbers, found {array.dtype}."
+            if len(array) != n_labels:
+                yield f"{file}: {len(array)} rows for {n_labels} labels. Each label needs one row."
+            shapes[split] = _sample_shape(array)
+            if shapes[split] is None:
+                yield f"{file}: expected [n, H, W], [n, 1, H, W] or flat square rows, found {list(array.shape)}."
+        if shapes["train"] != shapes["test"] and None not in shapes.values():
+            yield f"{found[f'{modality} test']}: rows are {shapes['test']}, those of train {shapes['train']}."
+        if (arrays[f"{modality} train"].dtype == np.uint8) != (arrays[f"{modality} test"].dtype == np.uint8):
+            yield f"{found[f'{modality} test']}: one of train and test is uint8, the other is not. Save both alike."
+    n_all = len(arrays["labels train"])
+    if n_all <= n_validation:
+        yield (
+            f"{found['labels train']}: {n_all} training pairs cannot give n_validation = {n_validation}. "
+            "Lower it in the study file."
+        )
 
 
 def _open(file: Path) -> npt.NDArray[Any]:
@@ -106,21 +152,25 @@ def _open(file: Path) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: not a readable .npy array ({error}).") from error
+    if array.ndim == 0:
+        raise DataError(f"{file}: expected rows, found a single value.")
     return array
 
 
-def _sample_shape(array: npt.NDArray[Any]) -> tuple[int, int, int]:
+def _sample_shape(array: npt.NDArray[Any]) -> tuple[int, ...] | None:
     if array.ndim == 4 and array.shape[1] == 1:
         return (1, array.shape[2], array.shape[3])
     if array.ndim == 3:
         return (1, array.shape[1], array.shape[2])
-    if array.ndim == 2 and round(array.shape[1] ** 0.5) ** 2 == array.shape[1]:
-        side = round(array.shape[1] ** 0.5)
-        return (1, side, side)
-    raise DataError(f"Expected [n, H, W], [n, 1, H, W] or flat square rows, found an array of shape {array.shape}.")
+    if array.ndim == 2 and math.isqrt(array.shape[1]) ** 2 == array.shape[1]:
+        return (1, math.isqrt(array.shape[1]), math.isqrt(array.shape[1]))
+    return None
 
 
 def _largest(array: npt.NDArray[Any]) -> float:
-    """Return the largest absolute value, at least a tiny positive one; NaN is left to the check of the built data."""
-    peaks = [float(np.nanmax(np.abs(array[row : row + _ROWS_AT_ONCE]))) for row in range(0, len(array), _ROWS_AT_ONCE)]
-    return max([peak for peak in peaks if np.isfinite(peak)], default=0.0) or 1.0
+    """Return the largest finite absolute value, 1 where there is none; NaN is left to the check of the built data."""
+    largest = 0.0
+    for row in range(0, len(array), _ROWS_AT_ONCE):
+        values = np.abs(array[row : row + _ROWS_AT_ONCE])
+        largest = max(largest, float(values.max(initial=0.0, where=np.isfinite(values))))
+    return largest or 1.0

@@ -143,7 +143,7 @@ def utter(digits: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArra
 
 
 def add_noise(speech: npt.NDArray[np.float32], snr_db: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Add noise of a random colour (between white and pink, with a slow swell) to each recording.
+    """Add noise of a random colour, white to somewhat darker than pink, with a slow swell, to each recording.
 
     The ratio is that of the powers over the whole recording, dB.
     """
