@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mfas_optuna.spec import AvmnistSettings, DatasetSettings
 
-# MFAS, table of AV-MNIST results: test accuracy of LeNet-5 on spectrograms and LeNet-3 on images.
+# MFAS Table 2: test accuracy of LeNet-5 on spectrograms and LeNet-3 on images.
 _AVMNIST = {"audio": 0.6606, "image": 0.7452}
 _TOLERANCE = 0.05
 # Fewer pairs than the paper's make for lower scores; then the comparison says nothing.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mfas_optuna.errors import FusionShapeError
 from mfas_optuna.fusion.activations import activation
-from mfas_optuna.space import Architecture
+from mfas_optuna.space import Architecture, FusionLayer
 
 
 class FusionNetwork(nn.Module):
@@ -45,12 +45,12 @@ class FusionNetwork(nn.Module):
             n_classes: C.
             dropout: Probability that a value of h_l is dropped on its way to the next layer or the head.
             generator: Source of the initial weights, which are uniform in +-1/sqrt(inputs) as nn.Linear's are.
+
+        Raises:
+            FusionShapeError: The architecture reads a feature or a modality that `feature_widths` does not give.
         """
         super().__init__()
-        self.feature_widths = [
-            sum(widths[feature] for widths, feature in zip(feature_widths, layer.features, strict=True))
-            for layer in architecture.layers
-        ]
+        self.feature_widths = [_width_read(layer, feature_widths) for layer in architecture.layers]
         self._activations = [activation(activations[layer.activation]) for layer in architecture.layers]
         self._dropout = dropout
         self._width = width
@@ -113,3 +113,15 @@ class FusionNetwork(nn.Module):
         keep = 1.0 - self._dropout
         mask_BH = torch.empty_like(hidden_BH).bernoulli_(keep, generator=generator)
         return hidden_BH * mask_BH / keep
+
+
+def _width_read(layer: FusionLayer, feature_widths: Sequence[Sequence[int]]) -> int:
+    counts = [len(widths) for widths in feature_widths]
+    if len(layer.features) != len(counts) or not all(
+        0 <= feature < count for feature, count in zip(layer.features, counts, strict=True)
+    ):
+        raise FusionShapeError(
+            f"Expected one feature of each modality, below {counts} (0-based), found {layer.features}. "
+            "Give the widths of the space that the architecture is from."
+        )
+    return sum(widths[feature] for widths, feature in zip(feature_widths, layer.features, strict=True))

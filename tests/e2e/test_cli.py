@@ -1,0 +1,344 @@
+"""What a user types, right and wrong: output, exit codes, and messages without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import COMMAND, TINY, Cli
+
+SEARCH = ["search", "--study", "tiny"]
+
+
+def refused(cli: Cli, *arguments: str, code: int = 2, **environment: str) -> str:
+    """Run a command that must fail with one clear message, and return the message."""
+    result = cli.run(*arguments, **environment)
+    assert result.returncode == code, (result.returncode, result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip()
+    return result.stderr
+
+
+# Right.
+
+
+def test_help_needs_no_torch_and_is_quick(cli: Cli) -> None:
+    program = "import sys; from mfas_optuna.cli import app; sys.exit('torch' in sys.modules or 'optuna' in sys.modules)"
+    assert subprocess.run([COMMAND.parent / "python", "-c", program], check=False).returncode == 0
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        text = cli.ok("--help")
+        seconds.append(time.perf_counter() - started)
+    assert "search" in text
+    assert min(seconds) < 0.5
+
+
+def test_options_are_frozen(cli: Cli) -> None:
+    text = cli.ok("search", "--help", TERM="dumb", NO_COLOR="1")
+    for option in (
+        "--study", "--name", "--storage", "--sampler", "--mode", "--trials", "--seed", "--device", "--data-root",
+        "--json", "--dry-run", "--quiet",
+    ):  # fmt: skip
+        assert option in text
+
+
+def test_search_prints_the_best_networks(cli: Cli) -> None:
+    result = cli.run(*SEARCH)
+    assert result.returncode == 0, result.stderr
+    assert "Best networks" in result.stdout
+    assert "[(" in result.stdout
+    assert "parameters" in result.stdout
+    lines = [line for line in result.stderr.splitlines() if "trials/min" in line]
+    assert len(lines) == 16
+    assert all(part in lines[-1] for part in ("iteration 2", "depth 2", "T ", "best ", "left 0:00"))
+
+
+def test_json_is_all_there_is_on_standard_output(cli: Cli) -> None:
+    result = cli.run(*SEARCH, "--json")
+    outcome = json.loads(result.stdout)
+    assert outcome["version"] == 1
+    assert outcome["n_finished"] == outcome["n_new"] == 16
+    assert len(outcome["best"]) == 5
+    assert set(outcome["best"][0]) == {"architecture", "score", "n_parameters", "trial", "parameters"}
+    scores = [network["score"] for network in outcome["best"]]
+    assert scores == sorted(scores, reverse=True)
+    assert set(outcome["backbones"]) == {"audio", "image"}
+
+
+def test_every_trial_records_what_the_dashboard_shows(cli: Cli) -> None:
+    cli.ok(*SEARCH, "--quiet")
+    for trial in cli.trials():
+        attributes = trial["attributes"]
+        assert {"architecture", "iteration", "slot", "n_parameters", "best_epoch", "training_s", "weights"} <= set(
+            attributes
+        )
+        assert ("temperature" in attributes) == ("predicted_score" in attributes) == (trial["params"]["depth"] > 1)
+        assert list(trial["curve"]) == [1, 2]
+        lineage = json.loads(attributes["weights"])
+        assert len(lineage) == trial["params"]["depth"]
+        for layer in lineage:
+            digest = layer["published"]
+            assert (cli.home / "weights" / digest[:2] / f"{digest}.safetensors").is_file()
+
+
+def test_weights_are_those_of_the_latest_complete_trial_of_the_same_key(cli: Cli) -> None:
+    cli.ok(*SEARCH, "--quiet")
+    latest: dict[str, str] = {}
+    n_warm = 0
+    for trial in cli.trials():
+        lineage = json.loads(trial["attributes"]["weights"])
+        for layer in lineage:
+            assert layer["started_from"] == latest.get(layer["key"])
+            n_warm += layer["started_from"] is not None
+        latest.update({layer["key"]: layer["published"] for layer in lineage})
+    assert n_warm > 10
+
+
+def test_status_tells_the_same_from_the_database(cli: Cli) -> None:
+    outcome = cli.json(*SEARCH)
+    status = cli.json("status", "--study", "tiny")
+    assert status["is_finished"]
+    assert status["best"] == outcome["best"]
+    assert [(step["iteration"], step["depth"], step["n_finished"]) for step in status["steps"]] == [
+        (1, 1, 8), (1, 2, 4), (2, 2, 4)
+    ]  # fmt: skip
+    assert "finished, 16 of 16 trials" in cli.ok("status", "--study", "tiny")
+
+
+def test_studies_and_show(cli: Cli) -> None:
+    assert {"tiny", "digits", "avmnist"} <= set(json.loads(cli.ok("studies", "--json")))
+    shown = json.loads(cli.ok("show", "--study", "avmnist", "--json"))
+    assert shown["space_size"] == {"layer": 30, "deepest": 30**4, "all_depths": 30 + 30**2 + 30**3 + 30**4}
+    assert "[search]" in cli.ok("show", "--study", "avmnist")
+    assert "8 layers" in cli.ok("show", "--study", "tiny")
+
+
+def test_dry_run_writes_nothing(cli: Cli) -> None:
+    shutil.rmtree(cli.home)
+    text = cli.ok(*SEARCH, "--dry-run")
+    assert "Trials: 16" in text
+    assert "Memory" in text
+    assert not cli.home.exists()
+    assert cli.json(*SEARCH, "--dry-run")["n_trials"] == 16
+
+
+def test_default_names_tell_what_differs(cli: Cli) -> None:
+    for options, name in (
+        (["--sampler", "random"], "tiny-random"),
+        (["--seed", "3"], "tiny-seed3"),
+        (["--mode", "paper", "--seed", "3"], "tiny-paper-seed3"),
+    ):
+        assert cli.json(*SEARCH, *options, "--trials", "2")["study"] == name
+
+
+def test_a_path_names_a_study_too(cli: Cli) -> None:
+    (cli.folder / "mine.toml").write_text(TINY, encoding="utf-8")
+    assert cli.json("search", "--study", "mine.toml", "--trials", "1")["study"] == "mine"
+
+
+def test_home_and_storage_by_environment(cli: Cli, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    cli.ok(*SEARCH, "--quiet", "--trials", "1", MFAS_STORAGE=url)
+    assert (tmp_path / "other.db").exists()
+    assert not (cli.home / "mfas.db").exists()
+    elsewhere = tmp_path / "home"
+    shutil.copytree(cli.home, elsewhere)
+    cli.ok(*SEARCH, "--quiet", "--trials", "1", MFAS_HOME=str(elsewhere))
+    assert (elsewhere / "mfas.db").exists()
+
+
+# Wrong.
+
+
+def test_unknown_study_names_the_nearest(cli: Cli) -> None:
+    assert "'digits'" in refused(cli, "search", "--study", "digit")
+    assert "mfas-optuna studies" in refused(cli, "search", "--study", "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("max_depth = 2", "max_depth = two", "not valid TOML"),
+        ("max_depth = 2", 'max_depth = "two"', "space.max_depth: input should be a valid integer, found 'two'"),
+        ("max_depth = 2", "max_depth = 2\nmax_deth = 3", "space.max_deth: no such setting"),
+        ("[space]", "[spice]", "spice: no such setting"),
+        ('name = "digits"', 'name = "digit"', "dataset"),
+        ('["relu", "sigmoid"]', '["relu", "sigmoyd"]', "sigmoyd"),
+        ("n_iterations = 2", "n_iterations = 0", "search.n_iterations"),
+    ],
+)
+def test_study_file_mistakes_name_file_and_key(cli: Cli, old: str, new: str, said: str) -> None:
+    assert old in TINY
+    (cli.folder / "studies" / "tiny.toml").write_text(TINY.replace(old, new), encoding="utf-8")
+    message = refused(cli, *SEARCH)
+    assert "studies/tiny.toml" in message
+    assert said in message
+    assert not (cli.home / "mfas.db").exists()
+
+
+def test_every_mistake_is_named_at_once(cli: Cli) -> None:
+    text = TINY.replace("width = 4", 'width = "wide"').replace("epochs = 2\n", "epochs = -1\n")
+    (cli.folder / "studies" / "tiny.toml").write_text(text, encoding="utf-8")
+    message = refused(cli, *SEARCH)
+    assert "fusion.width" in message
+    assert "training.epochs" in message
+
+
+def test_wrong_options(cli: Cli) -> None:
+    assert "'mfas', 'random' or 'tpe'" in refused(cli, *SEARCH, "--sampler", "best")
+    assert "calibrated" in refused(cli, *SEARCH, "--mode", "fast")
+    assert "cuda:N" in refused(cli, *SEARCH, "--device", "gpu")
+    assert "--name" in refused(cli, *SEARCH, "--name", "../x")
+    assert "--trials" in refused(cli, *SEARCH, "--trials", "0")
+
+
+def test_changed_settings_are_refused_with_the_fields(cli: Cli) -> None:
+    cli.ok(*SEARCH, "--quiet", "--trials", "2")
+    before = cli.trials()
+    (cli.folder / "studies" / "tiny.toml").write_text(
+        TINY.replace("width = 4", "width = 5").replace("samples_per_step = 4", "samples_per_step = 3"), encoding="utf-8"
+    )
+    message = refused(cli, *SEARCH)
+    assert "fusion.width: was 4, is now 5" in message
+    assert "search.samples_per_step: was 4, is now 3" in message
+    assert "--name" in message
+    assert "search.seed: was 0, is now 1" in refused(cli, *SEARCH, "--seed", "1", "--name", "tiny")
+    assert cli.trials() == before
+
+
+def test_unreachable_database_and_hidden_password(cli: Cli) -> None:
+    message = refused(cli, *SEARCH, "--storage", "sqlite:////nowhere/at/all/mfas.db")
+    assert "/nowhere/at/all" in message
+    assert "not a database URL" in refused(cli, *SEARCH, "--storage", "mfas.db")
+    message = refused(cli, *SEARCH, "--storage", "postgresql+psycopg://me:secret@127.0.0.1:1/x")
+    assert "secret" not in message
+
+
+def test_a_file_that_is_no_database(cli: Cli) -> None:
+    (cli.home / "mfas.db").write_bytes(b"not a database" * 100)
+    assert "mfas.db" in refused(cli, *SEARCH)
+    assert (cli.home / "mfas.db").read_bytes() == b"not a database" * 100
+
+
+def test_status_without_database_or_study(cli: Cli) -> None:
+    assert "no study database" in refused(cli, "status", "--study", "tiny")
+    assert not (cli.home / "mfas.db").exists()
+    cli.ok(*SEARCH, "--quiet", "--trials", "1")
+    message = refused(cli, "status", "--study", "tiny", "--name", "other")
+    assert "'other'" in message
+    assert "tiny" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_home(cli: Cli) -> None:
+    cli.home.chmod(0o500)
+    try:
+        assert "MFAS_HOME" in refused(cli, *SEARCH)
+    finally:
+        cli.home.chmod(0o700)
+
+
+def test_home_that_is_a_file(cli: Cli) -> None:
+    (cli.folder / "file").write_text("", encoding="utf-8")
+    assert "MFAS_HOME" in refused(cli, *SEARCH, MFAS_HOME=str(cli.folder / "file"))
+
+
+def test_missing_data_says_what_to_get(cli: Cli) -> None:
+    message = refused(cli, "search", "--study", "avmnist")
+    for word in ("mnist", "fsdd", "esc50", "MFAS_DATA", "digits"):
+        assert word in message.lower() or word in message
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
+def test_damaged_features_are_noticed_and_rebuilt(cli: Cli, how: str) -> None:
+    file = next((cli.home / "features").glob("digits-*/features-train.npy"))
+    damage(file, how)
+    message = refused(cli, *SEARCH)
+    assert str(file) in message
+    assert "mfas-optuna prepare --study tiny --force" in message
+    cli.ok("prepare", "--study", "tiny", "--force")
+    cli.ok(*SEARCH, "--quiet", "--trials", "1")
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
+def test_damaged_backbone_is_noticed_and_rebuilt_the_same(cli: Cli, how: str) -> None:
+    index = next((cli.home / "backbones").glob("digits-audio-*.json"))
+    digest = json.loads(index.read_text(encoding="utf-8"))["digest"]
+    damage(cli.home / "weights" / digest[:2] / f"{digest}.safetensors", how)
+    message = refused(cli, *SEARCH)
+    assert digest in message
+    assert "mfas-optuna prepare --study tiny --force" in message
+    cli.ok("prepare", "--study", "tiny", "--force")
+    assert json.loads(index.read_text(encoding="utf-8"))["digest"] == digest
+    cli.ok(*SEARCH, "--quiet", "--trials", "1")
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing"])
+def test_damaged_layer_weights_are_passed_over(cli: Cli, how: str) -> None:
+    cli.ok(*SEARCH, "--quiet", "--trials", "8")
+    latest = {}
+    for trial in cli.trials():
+        for layer in json.loads(trial["attributes"]["weights"]):
+            latest[layer["key"]] = layer["published"]
+    for digest in latest.values():
+        damage(cli.home / "weights" / digest[:2] / f"{digest}.safetensors", how)
+    result = cli.run(*SEARCH)
+    assert result.returncode == 0
+    assert "version before it is used" in result.stderr
+    starts = {
+        layer["started_from"] for trial in cli.trials()[8:] for layer in json.loads(trial["attributes"]["weights"])
+    }
+    assert not starts & set(latest.values())
+
+
+def test_damaged_data_are_noticed(cli: Cli) -> None:
+    shutil.rmtree(cli.home / "features")
+    file = next((cli.home / "data").glob("digits-*/*.npy"))
+    damage(file, "flipped")
+    message = refused(cli, *SEARCH)
+    assert file.name in message
+    assert "mfas-optuna data build" in message
+
+
+def test_diverging_training_fails_its_trials_with_the_reason(cli: Cli) -> None:
+    text = TINY.replace("epochs = 2\n", "epochs = 2\nlearning_rate = 1e30\n")
+    (cli.folder / "studies" / "tiny.toml").write_text(text, encoding="utf-8")
+    message = refused(cli, *SEARCH, "--name", "hot", code=1)
+    assert "without a single complete trial" in message or "failed in a row" in message
+    trials = cli.trials("hot")
+    assert {trial["attributes"]["failure"] for trial in trials} == {"diverged"}
+    assert all("learning_rate" in trial["attributes"]["failure_message"] for trial in trials)
+    assert "failed, diverged" in cli.ok("status", "--study", "tiny", "--name", "hot")
+
+
+def test_plain_optuna_study_of_the_same_name_is_left_alone(cli: Cli) -> None:
+    import optuna
+
+    study = optuna.create_study(storage=f"sqlite:///{cli.home / 'mfas.db'}", study_name="tiny")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert "not begun by mfas-optuna" in refused(cli, *SEARCH)
+    connection = sqlite3.connect(cli.home / "mfas.db")
+    assert connection.execute("SELECT COUNT(*) FROM trials").fetchone() == (1,)
+    connection.close()
+
+
+def damage(file: Path, how: str) -> None:
+    """Flip a bit in the middle of a file, cut it in half, or remove it."""
+    if how == "missing":
+        file.unlink()
+        return
+    content = np.frombuffer(file.read_bytes(), dtype=np.uint8).copy()
+    if how == "flipped":
+        content[len(content) // 2] ^= 1
+    else:
+        content = content[: len(content) // 2]
+    file.write_bytes(content.tobytes())
