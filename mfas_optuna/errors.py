@@ -76,7 +76,7 @@ class BlobError(MfasError, RuntimeError):
 
 
 class TrainingDiverged(MfasError, ArithmeticError):
-    """A loss became NaN or infinite during brief training.
+    """A loss or a weight became NaN or infinite during training.
 
     Attributes:
         epoch: 0-based epoch in which it happened.

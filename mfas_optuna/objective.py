@@ -71,7 +71,7 @@ class TrialRunner:
             interruptible: Gives a context in which a signal may raise at once (True), or not (False).
 
         Raises:
-            TrainingDiverged: The loss became NaN or infinite; nothing was published.
+            TrainingDiverged: The loss or a weight became NaN or infinite; nothing was published.
             optuna.TrialPruned: The study's pruner ended it.
         """
         architecture = self._space.suggest(trial)

@@ -22,7 +22,7 @@ from torch import nn
 
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
-from mfas_optuna.datasets import Dataset, load_dataset
+from mfas_optuna.datasets import Dataset, compare_with_paper, load_dataset
 from mfas_optuna.errors import BlobError, CacheError, HomeError, StudyMismatchError
 from mfas_optuna.features.cache import FeatureSet, open_features, write_features
 from mfas_optuna.features.extract import extract
@@ -131,6 +131,7 @@ class Preparation:
                 for modality, settings in self._spec.backbones.items()
             }
             self._check_recorded(backbones, recorded)
+            self._compare_with_paper(backbones)
             features, key = self._features(backbones, force)
         return Prepared(features, key, backbones, features.card, dict(self._timings))
 
@@ -157,7 +158,7 @@ class Preparation:
         key = fingerprint([self._spec.dataset.model_dump(mode="json"), modality, values])
         index = self._home / "backbones" / f"{self._spec.dataset.name}-{modality}-{key[:12]}.json"
         trained = self._read_index(index, force)
-        if trained is not None:
+        if trained is not None and not (force and trained.data != self._data().fingerprint):
             return trained
         dataset = self._data()
         self._say(f"Backbone: training {settings.kind} on {modality}, {settings.training.epochs} epochs")
@@ -217,6 +218,12 @@ class Preparation:
                 changed,
             )
 
+    def _compare_with_paper(self, backbones: Mapping[str, TrainedBackbone]) -> None:
+        for modality, trained in backbones.items():
+            comparison = compare_with_paper(self._spec.dataset, modality, trained.test_score)
+            if comparison is not None:
+                self._say(comparison.text if comparison.is_near else f"Warning: {comparison.text}")
+
     # Features.
 
     def _features(self, backbones: Mapping[str, TrainedBackbone], force: bool) -> tuple[FeatureSet, str]:
@@ -238,6 +245,7 @@ class Preparation:
         if folder.exists() and not force:
             return open_features(folder, identity, rebuild_command=self._rebuild_command), key
         dataset = self._data()
+        self._check_same_data(dataset, backbones)
         self._say("Features: running each backbone once over all samples")
         started = time.perf_counter()
         models = {modality: self._restore(dataset, modality, backbones[modality]) for modality in backbones}
@@ -270,6 +278,15 @@ class Preparation:
         )
         self._timings["features"] = time.perf_counter() - started
         return open_features(folder, identity, rebuild_command=self._rebuild_command), key
+
+    def _check_same_data(self, dataset: Dataset, backbones: Mapping[str, TrainedBackbone]) -> None:
+        """Refuse backbones of other data: with another split they may have been trained on what would test them."""
+        stale = [modality for modality, trained in backbones.items() if trained.data != dataset.fingerprint]
+        if stale:
+            raise CacheError(
+                f"The data in {self._home / 'data'} are not those that the stored backbones of {', '.join(stale)} were "
+                f"trained on; they were built anew from other files. Run `{self._rebuild_command}` to train again."
+            )
 
     def _restore(self, dataset: Dataset, modality: str, trained: TrainedBackbone) -> nn.Module:
         model = self._build(dataset, modality, self._spec.backbones[modality])

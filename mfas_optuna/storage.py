@@ -41,7 +41,8 @@ def masked(url: str) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
-        return url.split("://", 1)[0] + "://…"
+        scheme, separator, _ = url.partition("://")
+        return f"{scheme}://…" if separator else url
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -1,8 +1,8 @@
 """Features on disk: one folder a feature set, checked by digest when opened, memory-mapped.
 
 A folder holds `features-SPLIT.npy` (float32 [n, F], a row a sample), `labels-SPLIT.npy` (int64 [n]) and `manifest.json`
-(version, key, data card, columns, statistics of the training columns, SHA-256 of every file). It appears whole or not
-at all: everything is written into a temporary sibling that is renamed.
+(version, key, data card, columns, statistics of the training columns, SHA-256 of every file and of the manifest). It
+appears whole or not at all: everything is written into a temporary sibling that is renamed.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ def write_features(
                 "std": train.std(axis=0).tolist(),
                 "sha256": digests,
             }
+            manifest["manifest_sha256"] = _manifest_digest(manifest)
             with (temporary / _MANIFEST).open("w", encoding="utf-8") as file:
                 json.dump(manifest, file)
                 file.flush()
@@ -209,6 +210,8 @@ def open_features(folder: Path, key: Mapping[str, Any], *, rebuild_command: str)
         raise refuse(path, f"cannot be read ({type(error).__name__})") from error
     if version != FORMAT_VERSION:
         raise refuse(path, f"expected format {FORMAT_VERSION}, found {version!r}")
+    if manifest.get("manifest_sha256") != _manifest_digest(manifest):
+        raise refuse(path, "damaged: it does not match its own SHA-256")
     if stored != json.loads(json.dumps(key)):
         fields = [name for name in {**stored, **key} if stored.get(name) != json.loads(json.dumps(key.get(name)))]
         raise refuse(path, f"built from another {', '.join(fields)}")
@@ -252,3 +255,9 @@ def open_features(folder: Path, key: Mapping[str, Any], *, rebuild_command: str)
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of everything in a manifest but itself."""
+    content = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

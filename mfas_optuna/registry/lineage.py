@@ -6,8 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mfas_optuna.errors import BlobError
 from mfas_optuna.registry.blobs import BlobStore, decode_layer
@@ -52,8 +51,8 @@ def warm_start(
 ) -> list[str | None]:
     """Load the latest readable version of each layer's weights in place; return the digests they start from.
 
-    A version that is missing or damaged is named in a warning and passed over for the one before, at last for the
-    fresh weights that the layer has.
+    A version that is missing, damaged, of another shape or not finite is named in a warning and passed over for the
+    one before, at last for the fresh weights that the layer has.
     """
     started_from: list[str | None] = []
     for layer, key in zip(layers, keys, strict=True):
@@ -61,12 +60,22 @@ def warm_start(
         for digest in found.get(key, ()):
             try:
                 state = decode_layer(store.get(digest))
-                with torch.no_grad():
-                    layer.load_state_dict(state)
-            except (BlobError, RuntimeError) as error:
+                _check_fits(layer, state, digest)
+                layer.load_state_dict(state)
+            except BlobError as error:
                 _log.warning("Layer %s: %s The version before it is used.", key.as_text(), error)
                 continue
             loaded = digest
             break
         started_from.append(loaded)
     return started_from
+
+
+def _check_fits(layer: nn.Module, state: Mapping[str, Tensor], digest: str) -> None:
+    """Make sure that a state can be loaded whole, before any of it is."""
+    expected = {name: list(tensor.shape) for name, tensor in layer.state_dict().items()}
+    found = {name: list(tensor.shape) for name, tensor in state.items()}
+    if found != expected:
+        raise BlobError(digest, f"Weight blob {digest[:12]}: expected tensors {expected}, found {found}.")
+    if not all(tensor.isfinite().all() for tensor in state.values()):
+        raise BlobError(digest, f"Weight blob {digest[:12]} has weights that are NaN or infinite.")

@@ -111,7 +111,7 @@ def train_briefly(
         on_epoch: Called with the 0-based epoch and its score; what it raises ends the training.
 
     Raises:
-        TrainingDiverged: The loss became NaN or infinite.
+        TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     device = data.train_NF.device
     columns_S = data.columns(architecture, space)
@@ -143,7 +143,7 @@ def train_briefly(
             optimizer.step()
             loss_sum += loss.detach()
             step += 1
-        _check_finite(float(loss_sum), epoch, settings)
+        _check_finite(network, float(loss_sum), epoch, settings)
         scores.append(_score(network, validation_S, data.validation_labels_N))
         if settings.keep == "last" or epoch == 0 or scores[-1] > scores[best_epoch]:
             best_epoch, states = epoch, _copy_layers(network)
@@ -157,13 +157,16 @@ def _factor(schedule: str, progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0
 
 
-def _check_finite(loss_sum: float, epoch: int, settings: BriefTraining) -> None:
-    if not math.isfinite(loss_sum):
-        raise TrainingDiverged(
-            epoch,
-            f"The loss became {'NaN' if math.isnan(loss_sum) else 'infinite'} in epoch {epoch + 1}. "
-            f"Lower training.learning_rate ({settings.learning_rate}) or standardise the features.",
-        )
+def _check_finite(network: FusionNetwork, loss_sum: float, epoch: int, settings: BriefTraining) -> None:
+    """Look at the weights too: the loss of the last step was taken before its update."""
+    what = "loss" if not math.isfinite(loss_sum) else "weights"
+    if what == "weights" and bool(torch.stack([weights.isfinite().all() for weights in network.parameters()]).all()):
+        return
+    raise TrainingDiverged(
+        epoch,
+        f"The {what} became NaN or infinite in epoch {epoch + 1}. "
+        f"Lower training.learning_rate ({settings.learning_rate:g}) or standardise the features.",
+    )
 
 
 @torch.inference_mode()

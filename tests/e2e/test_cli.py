@@ -216,9 +216,9 @@ def test_changed_settings_are_refused_with_the_fields(cli: Cli) -> None:
 
 
 def test_unreachable_database_and_hidden_password(cli: Cli) -> None:
-    message = refused(cli, *SEARCH, "--storage", "sqlite:////nowhere/at/all/mfas.db")
-    assert "/nowhere/at/all" in message
-    assert "not a database URL" in refused(cli, *SEARCH, "--storage", "mfas.db")
+    message = refused(cli, *SEARCH, "--storage", "sqlite:////dev/null/below/mfas.db")
+    assert "/dev/null/below/mfas.db" in message
+    assert "mfas.db: not a database URL" in refused(cli, *SEARCH, "--storage", "mfas.db")
     message = refused(cli, *SEARCH, "--storage", "postgresql+psycopg://me:secret@127.0.0.1:1/x")
     assert "secret" not in message
 
@@ -310,7 +310,7 @@ def test_damaged_data_are_noticed(cli: Cli) -> None:
 
 
 def test_diverging_training_fails_its_trials_with_the_reason(cli: Cli) -> None:
-    text = TINY.replace("epochs = 2\n", "epochs = 2\nlearning_rate = 1e30\n")
+    text = TINY.replace("epochs = 2\n", "epochs = 2\nlearning_rate = 3e38\n")
     (cli.folder / "studies" / "tiny.toml").write_text(text, encoding="utf-8")
     message = refused(cli, *SEARCH, "--name", "hot", code=1)
     assert "without a single complete trial" in message or "failed in a row" in message
