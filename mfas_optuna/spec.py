@@ -71,7 +71,7 @@ class AvmnistSettings(_Settings):
     """How many leading components; None when `pca_energy` says it instead."""
     pca_energy: float | None = Field(default=None, gt=0, lt=1)
     """Fraction of the variance that the leading components hold; the paper removes 75 %."""
-    snr_db: float = -13.0
+    snr_db: float = -12.0
     """Signal-to-noise ratio of the spoken digits over the unpadded recording, dB."""
     seed: int = Field(default=0, ge=0)
     """Seed of the pairing, the offsets and the noise."""
