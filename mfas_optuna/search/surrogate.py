@@ -8,8 +8,7 @@ Shapes: N architectures, L layers of the deepest, I indices a layer (modalities 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mfas_optuna.space import Architecture, SearchSpace
+from mfas_optuna.threads import one_thread
 
 EMBEDDING = 8
 HIDDEN = 64
@@ -77,17 +77,6 @@ class Surrogate(nn.Module):
         with one_thread():
             scores_N: NDArray[np.float64] = self(*_tokens(architectures)).double().numpy()
         return scores_N
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread meanwhile: the tensors here are so small that a second one costs more than it does."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _tokens(architectures: Sequence[Architecture]) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from mfas_optuna.features.cache import FeatureLayout, FeatureSet
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.space import Architecture, SearchSpace
 from mfas_optuna.spec import BriefTraining
+from mfas_optuna.threads import one_thread
 from mfas_optuna.training.metrics import accuracy
 
 SMALLEST_DEVIATION = 1e-6
@@ -87,6 +88,7 @@ class BriefResult:
     layer_states: list[dict[str, Tensor]]
 
 
+@one_thread()
 def train_briefly(
     network: FusionNetwork,
     architecture: Architecture,
@@ -99,7 +101,8 @@ def train_briefly(
 ) -> BriefResult:
     """Train a network in place for a few epochs, scoring it on the whole validation split after each.
 
-    Equal network, data, settings, generator state and thread count give equal results, bit for bit on the CPU.
+    Equal network, data, settings and generator state give equal results, bit for bit on the CPU, where one thread does
+    the work.
 
     Args:
         network: A network of `architecture` on the data's device; trained in place.
