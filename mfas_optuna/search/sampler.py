@@ -232,14 +232,12 @@ class MFASSampler(BaseSampler):
             network = record.next_network(decision.n_before)
             if network is None:
                 return self._unscheduled(trial)
-            slot = decision.slot
-            if decision.kind == "wait":  # Asked for all the same: a further over-draw rather than a wasted trial.
-                slot = record.n_slots(self.schedule.slot_limit(step)) + record.n_over_draws + decision.n_before
+            # Under `wait`, asked for all the same: a further over-draw rather than a wasted trial.
             return records.Proposal(
                 space=self.space.digest,
                 iteration=step.iteration,
                 depth=step.depth,
-                slot=slot,
+                slot=decision.slot,
                 is_over_draw=decision.kind != "slot",
                 network=network,
                 temperature=self._planner.temperature(step),
@@ -315,9 +313,9 @@ class MFASSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> bool:
         """Return whether the search is done once this trial, which still runs, is stored with its state."""
-        told = copy.copy(trial)
-        told.state, told.values = state, values
         trials = study.get_trials(deepcopy=False)
+        told = copy.copy(next(stored for stored in trials if stored.number == trial.number))
+        told.state, told.values = state, values
         with self._lock:
             return self._history(study, trials).view(trials, len(trials), told).decide().kind == "done"
 

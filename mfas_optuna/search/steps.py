@@ -206,7 +206,7 @@ class Decision(NamedTuple):
         kind: `slot`: take `slot` of `step`; `over_draw`: take another network of `step`; `wait`: every slot is held
             and running trials must finish first; `done`: the schedule has ended.
         step: The step to take from; under `wait`, the step that is waited for; None under `done`.
-        slot: The free slot, or the number that an over-draw gets.
+        slot: The free slot, or the number that an over-draw gets, under `wait` one that is drawn in spite of it.
         n_before: Running trials that are presumed to take networks of the same plan first.
     """
 
@@ -288,11 +288,13 @@ class Ledger:
                 take the first free slot.
             count_candidates: Gives the number of networks a step without a plan could choose among.
         """
-        before, n_left = self._before_first_open, n_unrecorded
+        before, n_left, n_presumed = self._before_first_open, n_unrecorded, 0
         opened_iteration = self._opened_iteration
         for step in self.schedule.steps(self._first_open):
             if not self.schedule.repeat_depth_one and step.iteration > opened_iteration + 1:
-                return self._end(before)  # A whole iteration opened no slot: there is nothing left to find.
+                return self._end(
+                    before, n_presumed, n_left
+                )  # A whole iteration opened no slot: there is nothing left to find.
             record = self.record(step)
             limit = self.schedule.slot_limit(step)
             if record.plan is None:
@@ -301,17 +303,18 @@ class Ledger:
             else:
                 n_slots = record.n_slots(limit)
             if n_slots == 0 and not self._is_finished(before):
-                return self._beyond(before, n_left)
+                return self._beyond(before, n_presumed, n_left)
             if n_slots > 0:
                 if not record.is_touched and not self._is_open_after(before):
-                    return self._beyond(before, n_left)
+                    return self._beyond(before, n_presumed, n_left)
                 free = [slot for slot in range(n_slots) if slot not in record.slots]
                 if len(free) > n_left:
                     return Decision("slot", step, free[n_left], n_left)
-                n_left -= len(free)
+                n_presumed = len(free)
+                n_left -= n_presumed
                 opened_iteration = step.iteration
                 before = step
-        return self._end(before)
+        return self._end(before, n_presumed, n_left)
 
     def _after(self, step: SearchStep) -> SearchStep:
         if step.depth < self.schedule.max_depth:
@@ -331,22 +334,27 @@ class Ledger:
         record = self.record(before)
         return record.n_slots_finished >= record.n_slots(self.schedule.slot_limit(before))
 
-    def _beyond(self, step: SearchStep | None, n_before: int) -> Decision:
-        """Every slot of `step` is held but too few are finished: over-draw, or wait."""
+    def _beyond(self, step: SearchStep | None, n_presumed: int, n_left: int) -> Decision:
+        """Every slot of `step` is held, or presumed to be, but too few are finished: over-draw, or wait.
+
+        Args:
+            step: The last step that is open.
+            n_presumed: Its slots that unrecorded trials are presumed to take.
+            n_left: Unrecorded trials beyond those; they are presumed to over-draw.
+        """
         if step is None:
             return Decision("wait")
         record = self.record(step)
         is_last = next(iter(self.schedule.steps(self._after(step))), None) is None
-        taken = record.n_over_draws + n_before
-        if (
+        n_over_draws, n_before = record.n_over_draws + n_left, n_presumed + n_left
+        may_over_draw = (
             step.depth > 1
             and not is_last
-            and taken < self.schedule.max_over_draws
+            and n_over_draws < self.schedule.max_over_draws
             and record.next_network(n_before) is not None
-        ):
-            slot = record.n_slots(self.schedule.slot_limit(step)) + taken
-            return Decision("over_draw", step, slot, n_before)
-        return Decision("wait", step, -1, n_before)
+        )
+        slot = record.n_slots(self.schedule.slot_limit(step)) + n_over_draws
+        return Decision("over_draw" if may_over_draw else "wait", step, slot, n_before)
 
-    def _end(self, before: SearchStep | None) -> Decision:
-        return Decision("done") if self._is_finished(before) else Decision("wait", before)
+    def _end(self, before: SearchStep | None, n_presumed: int, n_left: int) -> Decision:
+        return Decision("done") if self._is_finished(before) else self._beyond(before, n_presumed, n_left)
