@@ -11,6 +11,7 @@ The rules are those of docs/decisions/0008-slots-and-tickets.md. This module nee
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -183,6 +184,15 @@ class StepRecord:
             n_usable = sum(network in self.networks or not self.is_left_out(network) for network in self.plan)
         return n_usable if limit is None else min(limit, n_usable)
 
+    def free_slots(self, n_slots: int) -> list[int]:
+        """Return the numbers of the slots that nobody holds.
+
+        There are n_slots less those held, whatever their numbers: when a network is left out, the step has one slot
+        less, and a held slot may have a number beyond the rest.
+        """
+        n_free = max(0, n_slots - len(self.slots))
+        return list(itertools.islice((slot for slot in itertools.count() if slot not in self.slots), n_free))
+
     def next_network(self, skip: int = 0) -> int | None:
         """Return the first network of the plan that nobody holds and that may be tried, past `skip` such; or None."""
         for network in self.plan or ():
@@ -307,7 +317,7 @@ class Ledger:
             if n_slots > 0:
                 if not record.is_touched and not self._is_open_after(before):
                     return self._beyond(before, n_presumed, n_left)
-                free = [slot for slot in range(n_slots) if slot not in record.slots]
+                free = record.free_slots(n_slots)
                 if len(free) > n_left:
                     return Decision("slot", step, free[n_left], n_left)
                 n_presumed = len(free)

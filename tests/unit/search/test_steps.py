@@ -173,6 +173,16 @@ def test_a_network_that_fails_too_often_is_left_out(failure: str | None, limit: 
     assert play.ledger.record(FIRST).n_slots(None) == 3
 
 
+def test_a_network_left_out_late_leaves_no_slot_that_cannot_be_filled() -> None:
+    play = Play()
+    play.plan(FIRST, 4)
+    for slot in (0, 2, 3):
+        play.add(FIRST, slot)
+    for _ in range(2):
+        play.add(FIRST, 1, "failed", failure="error")
+    assert play.decide() == Decision("slot", SECOND, 0, 0)
+
+
 def test_given_back_trials_never_count_as_failures() -> None:
     play = Play()
     play.plan(FIRST, 4)
