@@ -37,9 +37,10 @@ class Surrogate(nn.Module):
         """
         super().__init__()
         self._bounded = bounded
-        self._embeddings = nn.ModuleList(nn.Embedding(radix, EMBEDDING) for radix in space.layer_radices)
-        self._lstm = nn.LSTM(EMBEDDING * len(space.layer_radices), HIDDEN, batch_first=True)
-        self._head = nn.Linear(HIDDEN, 1)
+        with torch.random.fork_rng(devices=[]):  # These draw from the global generator; their draws are not used.
+            self._embeddings = nn.ModuleList(nn.Embedding(radix, EMBEDDING) for radix in space.layer_radices)
+            self._lstm = nn.LSTM(EMBEDDING * len(space.layer_radices), HIDDEN, batch_first=True)
+            self._head = nn.Linear(HIDDEN, 1)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
