@@ -1,0 +1,142 @@
+"""Weight blobs: equal bytes under one name, whole or not at all, checked at each read, safe for many processes."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mfas_optuna.errors import BlobError, HomeError
+from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer, encode_layer
+
+
+def state(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {"weight": torch.randn(4, 6, generator=generator), "bias": torch.randn(4, generator=generator)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderBlobStore:
+    return FolderBlobStore(tmp_path / "weights")
+
+
+def test_there_and_back(store: FolderBlobStore) -> None:
+    digest = store.put(encode_layer(state()))
+    assert digest in store
+    decoded = decode_layer(store.get(digest))
+    assert decoded.keys() == {"weight", "bias"}
+    assert all(torch.equal(decoded[name], tensor) for name, tensor in state().items())
+    assert store.path(digest) == store.folder / digest[:2] / f"{digest}.safetensors"
+
+
+def test_equal_weights_are_equal_bytes_in_any_process(store: FolderBlobStore) -> None:
+    turned = dict(reversed(state().items()))
+    transposed = {name: tensor.t().contiguous().t() for name, tensor in state().items()}
+    digests = {hashlib.sha256(encode_layer(each)).hexdigest() for each in (state(), turned, transposed)}
+    program = (
+        "import hashlib; from tests.unit.registry.test_blobs import *;"
+        "print(hashlib.sha256(encode_layer(state())).hexdigest())"
+    )
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        root = Path(__file__).parents[3]
+        result = subprocess.run(
+            [sys.executable, "-c", program], env=environment, cwd=root, capture_output=True, check=True
+        )
+        digests.add(result.stdout.decode().strip())
+    assert len(digests) == 1
+
+
+def test_a_second_put_changes_nothing_but_the_time(store: FolderBlobStore) -> None:
+    content = encode_layer(state())
+    path = store.path(store.put(content))
+    os.utime(path, (1, 1))
+    inode = path.stat().st_ino
+    store.put(content)
+    assert path.stat().st_ino == inode
+    assert path.stat().st_mtime > 1
+
+
+def test_files_are_readable_by_the_group(store: FolderBlobStore) -> None:
+    before = os.umask(0o022)
+    try:
+        path = store.path(store.put(b"x"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied"])
+def test_a_damaged_blob_is_refused_set_aside_and_can_be_written_again(store: FolderBlobStore, damage: str) -> None:
+    content = encode_layer(state())
+    digest = store.put(content)
+    path = store.path(digest)
+    spoilt = {"flipped": content[:-1] + bytes([content[-1] ^ 1]), "truncated": content[:-3], "emptied": b""}[damage]
+    path.write_bytes(spoilt)
+    with pytest.raises(BlobError, match="damaged") as raised:
+        store.get(digest)
+    assert raised.value.digest == digest
+    assert path.with_name(path.name + ".damaged").read_bytes() == spoilt
+    assert store.put(content) == digest
+    assert store.get(digest) == content
+
+
+def test_a_put_over_a_damaged_blob_mends_it(store: FolderBlobStore) -> None:
+    content = encode_layer(state())
+    digest = store.put(content)
+    store.path(digest).write_bytes(bytes(len(content)))
+    store.put(content)
+    assert store.get(digest) == content
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "../../etc/passwd", "ABC"])
+def test_a_missing_or_impossible_digest(store: FolderBlobStore, digest: str) -> None:
+    with pytest.raises(BlobError):
+        store.get(digest)
+
+
+def test_bytes_that_are_no_safetensors(store: FolderBlobStore) -> None:
+    with pytest.raises(BlobError, match="not a safetensors file"):
+        decode_layer(store.get(store.put(b"something else")))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(HomeError, match="cannot be written"):
+        FolderBlobStore(tmp_path / "file" / "weights").put(b"x")
+
+
+def test_a_failure_in_the_middle_leaves_no_file(store: FolderBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(HomeError, match="No space left"):
+        store.put(b"x")
+    assert [path for path in store.folder.rglob("*") if path.is_file()] == []
+
+
+def put_and_get(folder: Path, n: int) -> int:
+    """Write and read the same blobs over and over; return how many were read whole."""
+    store, n_read = FolderBlobStore(folder), 0
+    for turn in range(n):
+        content = bytes([turn % 5]) * 200_000
+        digest = store.put(content)
+        n_read += store.get(digest) == content
+    return n_read
+
+
+def test_many_processes_never_see_half_a_blob(store: FolderBlobStore) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        assert pool.starmap(put_and_get, [(store.folder, 25)] * 4) == [25] * 4
+    files = [path for path in store.folder.rglob("*") if path.is_file()]
+    assert len(files) == 5
+    assert all(path.suffix == ".safetensors" for path in files)

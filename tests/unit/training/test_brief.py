@@ -1,0 +1,197 @@
+"""Brief training: deterministic, scored each epoch, loud when it diverges."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from mfas_optuna import Architecture, SearchSpace
+from mfas_optuna.errors import TrainingDiverged
+from mfas_optuna.features.cache import FeatureLayout
+from mfas_optuna.fusion.network import FusionNetwork
+from mfas_optuna.space import FusionLayer
+from mfas_optuna.spec import BriefTraining
+from mfas_optuna.training.brief import BriefData, BriefResult, train_briefly
+
+SPACE = SearchSpace({"audio": ["a1", "a2"], "image": ["i1"]}, ["relu", "sigmoid"], max_depth=2)
+LAYOUT = FeatureLayout.of_widths({"audio": {"a1": 2, "a2": 3}, "image": {"i1": 4}})
+NETWORK = Architecture((FusionLayer((1, 0), 0), FusionLayer((0, 0), 1)))
+SETTINGS = BriefTraining(epochs=3, batch_size=16, learning_rate=1e-2)
+
+
+def make_data(n_train: int = 200, n_validation: int = 60, *, device: str = "cpu") -> BriefData:
+    """Classes that need both modalities: the sign of a product."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(n_train + n_validation, LAYOUT.n_columns, generator=generator)
+    labels = ((rows[:, 2] + rows[:, 5]) > 0).long()
+    on = torch.device(device)
+    return BriefData(
+        LAYOUT,
+        rows[:n_train].to(on), labels[:n_train].to(on), rows[n_train:].to(on), labels[n_train:].to(on),
+    )  # fmt: skip
+
+
+def make_network(seed: int = 0, dropout: float = 0.0, architecture: Architecture = NETWORK) -> FusionNetwork:
+    return FusionNetwork(
+        architecture, LAYOUT.widths(SPACE), SPACE.activations, width=8, n_classes=2, dropout=dropout,
+        generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+
+
+def train(
+    settings: BriefTraining = SETTINGS,
+    *,
+    seed: int = 1,
+    dropout: float = 0.0,
+    data: BriefData | None = None,
+    **extra: Any,
+) -> tuple[FusionNetwork, BriefResult]:
+    network = make_network(dropout=dropout)
+    result = train_briefly(
+        network, NETWORK, data or make_data(), SPACE, settings, generator=torch.Generator().manual_seed(seed), **extra
+    )
+    return network, result
+
+
+def test_it_learns() -> None:
+    _, result = train(SETTINGS.model_copy(update={"epochs": 15}))
+    assert result.score > 0.9
+
+
+def test_scores_are_those_of_the_network_at_the_end_of_each_epoch() -> None:
+    data, told = make_data(), []
+    network = make_network()
+    columns = data.columns(NETWORK, SPACE)
+    inputs = data.validation_NF.index_select(1, columns).split(network.feature_widths, dim=1)
+
+    def check(epoch: int, score: float) -> None:
+        network.eval()
+        with torch.inference_mode():
+            hits = (network(inputs).argmax(dim=1) == data.validation_labels_N).float().mean()
+        told.append(epoch)
+        assert score == pytest.approx(float(hits))
+
+    result = train_briefly(
+        network, NETWORK, data, SPACE, SETTINGS, generator=torch.Generator().manual_seed(1), on_epoch=check
+    )
+    assert told == [0, 1, 2]
+    assert len(result.epoch_scores) == 3
+
+
+def test_columns_are_those_of_each_layer_in_turn() -> None:
+    assert make_data().columns(NETWORK, SPACE).tolist() == [2, 3, 4, 5, 6, 7, 8, 0, 1, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_same_seed_same_result_bit_for_bit_whatever_the_number_of_threads(dropout: float) -> None:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        _, first = train(dropout=dropout)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        torch.manual_seed(123)
+        state = torch.get_rng_state()
+        _, second = train(dropout=dropout)
+        assert torch.equal(torch.get_rng_state(), state)
+    finally:
+        torch.set_num_threads(n_threads)
+    assert first.epoch_scores == second.epoch_scores
+    for one, other in zip(first.layer_states, second.layer_states, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in ("weight", "bias"))
+    _, third = train(dropout=dropout, seed=2)
+    assert not torch.equal(first.layer_states[0]["weight"], third.layer_states[0]["weight"])
+
+
+def test_dropout_changes_the_training_and_not_the_scoring() -> None:
+    _, without = train()
+    _, with_dropout = train(dropout=0.3)
+    assert not torch.equal(without.layer_states[0]["weight"], with_dropout.layer_states[0]["weight"])
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_which_epoch_counts(keep: str) -> None:
+    """With a huge rate the scores go up and down, so that the best epoch is not the last."""
+    settings = BriefTraining(epochs=8, batch_size=16, learning_rate=1.0, schedule="constant", keep=keep)
+    network, result = train(settings)
+    scores = result.epoch_scores
+    assert scores.index(max(scores)) not in (0, 7)
+    assert result.best_epoch == (scores.index(max(scores)) if keep == "best" else 7)
+    assert result.score == scores[result.best_epoch]
+    is_final = torch.equal(result.layer_states[0]["weight"], network.layers[0].weight)
+    assert is_final == (keep == "last")
+
+
+def test_the_last_batch_may_be_smaller_and_one_batch_may_hold_all() -> None:
+    for batch_size in (7, 199, 200, 1000):
+        _, result = train(SETTINGS.model_copy(update={"batch_size": batch_size}))
+        assert len(result.epoch_scores) == 3
+
+
+def test_a_rate_without_bounds_diverges_loudly() -> None:
+    with pytest.raises(TrainingDiverged, match=r"training\.learning_rate \(3e\+38\)") as raised:
+        train(SETTINGS.model_copy(update={"learning_rate": 3e38}))
+    assert raised.value.epoch == 0
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_noticed() -> None:
+    """One step: its loss was finite, its update was not."""
+    settings = BriefTraining(epochs=1, batch_size=200, learning_rate=3e38, weight_decay=10.0, schedule="constant")
+    with pytest.raises(TrainingDiverged, match="weights became NaN or infinite in epoch 1"):
+        train(settings)
+
+
+def test_nan_in_the_rows_is_noticed() -> None:
+    data = make_data()
+    data.train_NF[5, 2] = math.nan
+    with pytest.raises(TrainingDiverged, match="loss became NaN"):
+        train(data=data)
+
+
+def test_what_the_callback_raises_ends_the_training() -> None:
+    def prune(epoch: int, score: float) -> None:
+        if epoch == 1:
+            raise optuna.TrialPruned
+
+    with pytest.raises(optuna.TrialPruned):
+        train(on_epoch=prune)
+
+
+class Rows:
+    """Stands for an opened feature cache."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.layout = LAYOUT
+        self._rows = {
+            split: rng.normal(5, 3, (n, 9)).astype(np.float32) for split, n in (("train", 50), ("validation", 9))
+        }
+        for rows in self._rows.values():
+            rows[:, 4] = 7.0  # A constant column.
+        self.mean, self.std = self._rows["train"].mean(axis=0), self._rows["train"].std(axis=0)
+
+    def matrix(self, split: str) -> np.ndarray:
+        return self._rows[split]
+
+    def labels(self, split: str) -> np.ndarray:
+        return np.zeros(len(self._rows[split]), dtype=np.int64)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_columns_are_standardised_by_the_training_split(standardize: bool) -> None:
+    rows = Rows()
+    data = BriefData.load(rows, standardize=standardize, device=torch.device("cpu"))  # type: ignore[arg-type]
+    if not standardize:
+        assert np.array_equal(data.train_NF.numpy(), rows.matrix("train"))
+        return
+    varied = [column for column in range(9) if column != 4]
+    assert data.train_NF[:, varied].mean(dim=0).abs().max() < 1e-5
+    assert data.train_NF[:, varied].std(dim=0, unbiased=False) == pytest.approx(np.ones(8), abs=1e-5)
+    assert data.train_NF[:, 4].abs().max() == 0
+    expected = (rows.matrix("validation") - rows.mean) / np.where(rows.std > 1e-6, rows.std, 1)
+    assert np.allclose(data.validation_NF.numpy(), expected, atol=1e-5)
