@@ -40,7 +40,7 @@ def masked(url: str) -> str:
     """Return a database URL that can be shown: without its password."""
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: the port is no number.
         scheme, separator, _ = url.partition("://")
         return f"{scheme}://…" if separator else url
 
@@ -84,12 +84,12 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
         parsed.get_dialect()
-    except ArgumentError as error:
+    except (NoSuchModuleError, ImportError) as error:
+        raise StorageError(f"{masked(url)}: no driver for this database: {error}. Install it with pip.") from error
+    except (ArgumentError, ValueError) as error:
         raise StorageError(
             f"{masked(url)}: not a database URL. Write sqlite:///path/to/file.db or postgresql+psycopg://user@host/name."
         ) from error
-    except (NoSuchModuleError, ImportError) as error:
-        raise StorageError(f"{masked(url)}: no driver for this database: {error}. Install it with pip.") from error
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise StorageError(f"{masked(url)}: a study needs a database file. Write sqlite:///path/to/file.db.")
     return parsed
