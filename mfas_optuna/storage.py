@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 import optuna
 import sqlalchemy
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
@@ -232,6 +232,15 @@ class WorkerLock:
         """Let other workers of the study start."""
         fcntl.flock(self._file, fcntl.LOCK_SH)
 
+    def is_alone_now(self) -> bool:
+        """Return whether no other worker of the study lives on this host at this moment.
+
+        The lock is let go for an instant, so call it only while this worker runs no trial.
+        """
+        is_alone = self._try(fcntl.LOCK_EX)
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+        return is_alone
+
     def _try(self, how: int) -> bool:
         try:
             fcntl.flock(self._file, how | fcntl.LOCK_NB)
@@ -253,7 +262,7 @@ def is_one_host(url: str) -> bool:
     return make_url(url).get_backend_name() == "sqlite"
 
 
-def reap_dead(storage: RDBStorage, name: str, *, is_alone: bool) -> list[int]:
+def reap_dead(storage: BaseStorage, name: str, *, is_alone: bool) -> list[int]:
     """Fail the running trials whose processes have ended, without a reason, so that the search takes them up again.
 
     A trial that recorded its process is judged by it. One that died before it could is taken for dead when nobody

@@ -36,6 +36,7 @@ METRIC = "validation accuracy"
 MAX_FAILURES_IN_A_ROW = 20
 """After so many failed trials in a row something is wrong with more than the networks."""
 _POLL_S = 0.2
+_REAP_EVERY_S = 2.0
 
 
 def prepare(request: SearchRequest, listener: Listener, *, force: bool = False) -> Prepared:
@@ -87,8 +88,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
         )
         _claim(study, request)
         if not is_new:
-            is_alone = lock.is_only_worker and database.is_one_host(request.storage_url)
-            reaped = database.reap_dead(opened, request.study_name, is_alone=is_alone)
+            reaped = database.reap_dead(opened, request.study_name, is_alone=_nobody_else(request, lock.is_only_worker))
             listener.say(_resumed(study, request, len(reaped)))
         lock.share()
         n_before = n_finished_trials(study)
@@ -96,7 +96,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
             with interrupts.immediate():
                 prepared = _preparation(request, listener).run(recorded=records.read_backbones(study))
             _record_inputs(study, prepared)
-            _Worker(request, study, sampler, prepared, listener, interrupts).run()
+            _Worker(request, study, sampler, prepared, listener, interrupts, lock).run()
         best = records.best_networks(study.get_trials(deepcopy=False), request.spec.search.n_finalists)
         if not best:
             raise SearchFailedError(
@@ -112,6 +112,11 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
             records.read_backbones(study) or {},
             records.read_timings(study),
         )
+
+
+def _nobody_else(request: SearchRequest, is_alone_here: bool) -> bool:
+    """Return whether no other worker of the study can live anywhere; other hosts cannot be looked into."""
+    return is_alone_here and database.is_one_host(request.storage_url)
 
 
 def _preparation(request: SearchRequest, listener: Listener) -> Preparation:
@@ -196,8 +201,11 @@ class _Worker:
         prepared: Prepared,
         listener: Listener,
         interrupts: Interrupts,
+        lock: database.WorkerLock,
     ) -> None:
         self._request = request
+        self._lock = lock
+        self._reap_at = time.monotonic()
         self._study = study
         self._sampler = sampler
         self._listener = listener
@@ -216,6 +224,7 @@ class _Worker:
             while not is_over(self._study, self._request.spec):
                 self._interrupts.check()
                 if not self._may_ask():
+                    self._reap_now_and_then()
                     time.sleep(_POLL_S)
                     continue
                 trial = self._run_one()
@@ -226,6 +235,16 @@ class _Worker:
                     raise SearchFailedError(f"{n_failed_in_a_row} trials failed in a row; the last because: {message}")
         finally:
             records.add_timing(self._study, "search", time.perf_counter() - started)
+
+    def _reap_now_and_then(self) -> None:
+        """While there is nothing to do but wait for others' trials: see to it that those others live."""
+        if time.monotonic() < self._reap_at:
+            return
+        self._reap_at = time.monotonic() + _REAP_EVERY_S
+        is_alone = _nobody_else(self._request, self._lock.is_alone_now())
+        reaped = database.reap_dead(self._study._storage, self._request.study_name, is_alone=is_alone)
+        if reaped:
+            self._listener.say(f"Taking over {len(reaped)} trials of a worker that ended")
 
     def _may_ask(self) -> bool:
         """Return whether a new trial would be of use now, and would not overshoot the budget."""

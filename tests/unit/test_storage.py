@@ -167,8 +167,12 @@ def test_the_worker_lock_tells_whether_one_is_alone(tmp_path: Path) -> None:
         with database.WorkerLock(tmp_path, "u", "another") as other:
             assert other.is_only_worker
         first.share()
+        assert first.is_alone_now()
         with database.WorkerLock(tmp_path, "u", "s") as second:
             assert not second.is_only_worker
+            assert not first.is_alone_now()
+            assert not second.is_alone_now()
+        assert first.is_alone_now()
     with database.WorkerLock(tmp_path, "u", "s") as third:
         assert third.is_only_worker
 
