@@ -7,12 +7,12 @@ from pathlib import Path
 
 from mfas_optuna.datasets import avmnist, digits, npy_layout, store
 from mfas_optuna.datasets.dataset import Dataset, Split, check
-from mfas_optuna.datasets.reference import compare_with_paper
+from mfas_optuna.datasets.reference import Comparison, compare_with_paper
 from mfas_optuna.errors import CacheError, HomeError, MfasError
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import AvmnistSettings, DatasetSettings, DigitsSettings
 
-__all__ = ["Dataset", "Split", "build_dataset", "check", "compare_with_paper", "load_dataset"]
+__all__ = ["Comparison", "Dataset", "Split", "build_dataset", "check", "compare_with_paper", "load_dataset"]
 
 
 def load_dataset(

@@ -1,0 +1,149 @@
+"""What a search reads: made once, shared between studies, refused when it is not what it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mfas_optuna import datasets
+from mfas_optuna.errors import CacheError, HomeError, StudyMismatchError
+from mfas_optuna.prepare import Preparation, Prepared, check_home, locked, write_json
+from mfas_optuna.spec import StudySpec
+
+VALUES: dict[str, Any] = {
+    "title": "A study for tests",
+    "dataset": {"name": "digits", "n_train": 150, "n_validation": 50, "n_test": 50},
+    "backbones": {
+        name: {"kind": "lenet", "channels": [2, 4], "features": ["conv1", "conv2"], "training": {"epochs": 1}}
+        for name in ("audio", "image")
+    },
+    "space": {"activations": ["relu"], "max_depth": 2},
+}
+
+
+def make(home: Path, said: list[str] | None = None, **changes: Any) -> Preparation:
+    return Preparation(
+        StudySpec.model_validate({**VALUES, **changes}),
+        home=home,
+        data_root=None,
+        device=torch.device("cpu"),
+        rebuild_command="mfas-optuna prepare --study x --force",
+        say=(lambda text: None) if said is None else said.append,
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    make(home).run()
+    return home
+
+
+@pytest.fixture
+def home(prepared_home: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(prepared_home, tmp_path / "home"))
+
+
+def digests(prepared: Prepared) -> dict[str, str]:
+    return {modality: trained.digest for modality, trained in prepared.backbones.items()}
+
+
+def test_everything_is_made_once(home: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    again = make(home, said).run()
+    assert said == []
+    assert again.timings_s == {}
+    fresh = make(tmp_path / "other").run()
+    assert digests(fresh) == digests(again)
+    assert fresh.fingerprint == again.fingerprint
+    assert set(fresh.timings_s) == {"data", "backbone audio", "backbone image", "features"}
+    assert (fresh.features.matrix("train") == again.features.matrix("train")).all()
+
+
+def test_other_features_of_the_same_backbones_need_no_training(home: Path) -> None:
+    said: list[str] = []
+    backbones = {name: {**values, "features": ["conv2"]} for name, values in VALUES["backbones"].items()}
+    prepared = make(home, said, backbones=backbones).run()
+    assert not any("training" in text for text in said)
+    assert prepared.features.layout.n_columns == 8
+    assert prepared.fingerprint != make(home).run().fingerprint
+
+
+def test_other_training_makes_other_backbones(home: Path) -> None:
+    backbones = {name: {**values, "training": {"epochs": 1, "seed": 1}} for name, values in VALUES["backbones"].items()}
+    assert digests(make(home, backbones=backbones).run()) != digests(make(home).run())
+
+
+def test_backbones_other_than_the_recorded_are_refused(home: Path) -> None:
+    recorded = {modality: {"digest": "f" * 64} for modality in ("audio", "image")}
+    with pytest.raises(StudyMismatchError, match="backbone audio: was ffffffffffff, is now") as raised:
+        make(home).run(recorded=recorded)
+    assert len(raised.value.differences) == 2
+
+
+def test_damaged_features_are_refused_and_rebuilt_by_force(home: Path) -> None:
+    file = next((home / "features").glob("*/features-test.npy"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CacheError, match=r"features-test\.npy.*prepare --study x --force"):
+        make(home).run()
+    make(home).run(force=True)
+    make(home).run()
+
+
+def test_backbones_of_other_data_are_refused_and_trained_again_by_force(home: Path) -> None:
+    """The data were built anew from other files: what a backbone was trained on may now be among the test rows."""
+    before = make(home).run()
+    index = next((home / "backbones").glob("digits-audio-*.json"))
+    record = json.loads(index.read_text(encoding="utf-8"))
+    write_json(index, {**record, "data": "of another build"})
+    shutil.rmtree(home / "features")
+    with pytest.raises(CacheError, match="stored backbones of audio were trained on"):
+        make(home).run()
+    after = make(home).run(force=True)
+    assert after.backbones["audio"].data == before.backbones["audio"].data
+    assert digests(after) == digests(before)
+
+
+def test_unimodal_scores_are_compared_with_the_papers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for score, expected in ((0.70, "as hard as"), (0.95, "Warning: ")):
+        comparison = datasets.Comparison(score < 0.9, f"{score}: as hard as" if score < 0.9 else f"{score}: easier")
+        monkeypatch.setattr("mfas_optuna.prepare.compare_with_paper", lambda *_, result=comparison: result)
+        said: list[str] = []
+        make(home, said).run()
+        assert len(said) == 2
+        assert all(expected in text for text in said)
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(HomeError, match="MFAS_HOME"):
+        check_home(tmp_path / "file" / "home")
+
+
+def test_a_second_process_waits_and_says_so(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from mfas_optuna.prepare import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]), 'x', lambda text: None):\n"
+        "    print('locked', flush=True); sys.stdin.read()"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path)]
+    said: list[str] = []
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdout.readline()
+
+        def let_go(text: str) -> None:
+            said.append(text)
+            holder.stdin.close()  # type: ignore[union-attr]
+
+        with locked(tmp_path, "x", let_go):
+            pass
+    assert said == ["Another process is preparing the same data and backbones; waiting for it"]
