@@ -1,0 +1,173 @@
+"""Study files, their fingerprint, and the precedence of settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mfas_optuna import spec as settings
+from mfas_optuna.errors import SpecError, UnknownStudyError
+from mfas_optuna.spec import StudySpec, differences, load_spec
+
+SHIPPED = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+
+
+def load(name: str = "digits") -> StudySpec:
+    return load_spec(next(path for path in SHIPPED if path.stem == name))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_studies_are_valid(path: Path) -> None:
+    spec = load_spec(path)
+    assert spec.dataset.name == path.stem
+    assert spec.search.mode == "calibrated"
+
+
+def test_avmnist_has_the_papers_values() -> None:
+    spec = load("avmnist")
+    assert list(spec.backbones) == ["audio", "image"]
+    assert (spec.search.n_iterations, spec.search.samples_per_step, spec.space.max_depth) == (3, 15, 4)
+    assert spec.search_space().n_layer_choices == 30
+    assert spec.training.epochs == 2
+    assert spec.n_trials_planned() == 30 + 3 * 45
+    assert spec.with_search(mode="paper").n_trials_planned() == 3 * (30 + 45)
+    assert spec.with_search(n_trials=7).n_trials_planned() == 7
+
+
+def every_field(model: type[Any]) -> list[tuple[str, str | None]]:
+    return [(f"{model.__name__}.{name}", field.description) for name, field in model.model_fields.items()]
+
+
+def test_every_field_is_documented() -> None:
+    models = [
+        value
+        for value in vars(settings).values()
+        if isinstance(value, type) and issubclass(value, settings._Settings) and value is not settings._Settings
+    ]
+    assert len(models) >= 8
+    for model in models:
+        assert model.__doc__
+        assert all(description for _, description in every_field(model)), every_field(model)
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load().title = "other"  # type: ignore[misc]
+
+
+def test_the_fingerprint_is_that_of_what_can_change_a_result() -> None:
+    spec = load()
+    same = [
+        spec.model_copy(update={"title": "other", "storage": "sqlite:///x.db"}),
+        spec.with_search(n_trials=5),
+    ]
+    other = [
+        spec.with_search(seed=1),
+        spec.with_search(mode="paper"),
+        spec.with_search(sampler="tpe"),
+        spec.model_copy(update={"backbones": dict(reversed(spec.backbones.items()))}),
+        spec.model_copy(update={"fusion": spec.fusion.model_copy(update={"width": 17})}),
+    ]
+    assert {each.fingerprint() for each in same} == {spec.fingerprint()}
+    assert len({each.fingerprint() for each in other} | {spec.fingerprint()}) == len(other) + 1
+
+
+def test_differences_name_each_leaf() -> None:
+    stored, given = load().scientific(), load().with_search(seed=3, mode="paper").scientific()
+    assert list(differences(stored, given)) == [
+        'search.mode: was "calibrated", is now "paper"', "search.seed: was 0, is now 3"
+    ]  # fmt: skip
+    turned = {**stored, "backbones": dict(reversed(stored["backbones"].items()))}
+    assert list(differences(stored, turned)) == [
+        "backbones: the order was ['audio', 'image'], is now ['image', 'audio']"
+    ]
+    assert list(differences({"a": {"b": 1}}, {"a": {}})) == ["a.b: was 1, is now null"]
+
+
+def test_default_names() -> None:
+    spec = load()
+    assert spec.default_study_name("digits", spec) == "digits"
+    changed = spec.with_search(sampler="random", mode="paper", seed=2)
+    assert changed.default_study_name("digits", spec) == "digits-random-paper-seed2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sampler": "best"}, "search.sampler: input should be 'mfas', 'random' or 'tpe', found 'best'"),
+        ({"seed": -1}, "search.seed"),
+        ({"n_trials": 0}, "search.n_trials"),
+    ],
+)
+def test_wrong_options_are_named(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        load().with_search(**changes)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("search", {"n_iterations": None}, "give n_trials"),
+        ("search", {"temperature_min": 3.0, "temperature_max": 2.0}, "temperature_min must be below"),
+        ("dataset", {"name": "avmnist", "pca_components": None}, "exactly one of pca_components and pca_energy"),
+        ("dataset", {"name": "digits", "n_train": 5}, "dataset.n_train"),
+    ],
+)
+def test_settings_that_contradict_each_other(section: str, values: dict[str, Any], said: str) -> None:
+    tree = load().model_dump(mode="python")
+    tree[section] = {**(tree[section] if section != "dataset" else {}), **values}
+    with pytest.raises(SpecError) as raised:
+        settings._validate(tree, "x.toml")
+    assert said in str(raised.value)
+    assert str(raised.value).startswith("x.toml: ")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_spec(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SpecError, match="not valid TOML"):
+        load_spec(file)
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(SpecError) as raised:
+        load_spec(file)
+    assert {problem.split(": ")[1] for problem in raised.value.problems} == {"title", "dataset", "backbones", "space"}
+
+
+def test_studies_of_the_working_folder_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    (folder / "digits.toml").write_text("", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert settings.find_study("digits") == folder / "digits.toml"
+    assert settings.find_study("avmnist").parent != folder
+    with pytest.raises(UnknownStudyError, match="'avmnist'"):
+        settings.find_study("avnist")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", ".x", "x" * 101, "a/b"])
+def test_names_that_could_leave_a_folder_are_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="--name"):
+        settings.check_study_name(name)
+
+
+def test_precedence_of_the_database() -> None:
+    home, in_file = Path("/home/x"), load().model_copy(update={"storage": "sqlite:///file.db"})
+    environment = {"MFAS_STORAGE": "sqlite:///environment.db"}
+    assert settings.storage_url("sqlite:///option.db", in_file, home, environment) == "sqlite:///option.db"
+    assert settings.storage_url(None, in_file, home, environment) == "sqlite:///environment.db"
+    assert settings.storage_url(None, in_file, home, {}) == "sqlite:///file.db"
+    assert settings.storage_url(None, load(), home, {}) == "sqlite:////home/x/mfas.db"
+
+
+def test_precedence_of_the_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings.home_folder({}) == tmp_path / "storage"
+    assert settings.home_folder({"MFAS_HOME": "/x"}) == Path("/x")
+    assert settings.data_root(Path("a"), {"MFAS_DATA": "b"}) == Path("a")
+    assert settings.data_root(None, {"MFAS_DATA": "b"}) == Path("b")
+    assert settings.data_root(None, {}) is None

@@ -1,0 +1,70 @@
+"""Optuna's own samplers under a study's seed, and the device a user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from mfas_optuna import MFASSampler
+from mfas_optuna.errors import DeviceError
+from mfas_optuna.spec import load_spec
+from mfas_optuna.worker.request import choose_device
+from mfas_optuna.worker.samplers import make_pruner, make_sampler
+from tests.unit.search.helpers import SPACE, score
+
+SPEC = load_spec(Path(__file__).parents[3] / "studies" / "digits.toml")
+
+
+def run(name: str, seed: int, stops: list[int]) -> list[dict[str, Any]]:
+    """Run 20 trials with a fresh sampler after each stop, and a failed trial there, as a killed worker leaves."""
+    study = optuna.create_study(direction="maximize")
+    while True:
+        n_done = sum(trial.state.name == "COMPLETE" for trial in study.trials)
+        if n_done == 20:
+            return [trial.params for trial in study.trials if trial.state.name == "COMPLETE"]
+        study.sampler = make_sampler(SPEC.with_search(sampler=name, seed=seed))
+        until = next((stop for stop in stops if stop > n_done), 20)
+        study.optimize(lambda trial: score(SPACE.suggest(trial)), n_trials=until - n_done)
+        if until < 20:
+            trial = study.ask()
+            SPACE.suggest(trial)
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+@pytest.mark.parametrize("name", ["random", "tpe"])
+def test_a_resumed_search_proposes_what_an_uninterrupted_one_would(name: str) -> None:
+    uninterrupted = run(name, 0, [])
+    assert run(name, 0, [3, 4, 15]) == uninterrupted
+    assert run(name, 1, []) != uninterrupted
+
+
+def test_the_sampler_of_a_study_has_its_settings() -> None:
+    sampler = make_sampler(SPEC.with_search(mode="paper", seed=7))
+    assert isinstance(sampler, MFASSampler)
+    assert (sampler.mode, sampler.seed, sampler.space) == ("paper", 7, SPEC.search_space())
+    assert (sampler.schedule.samples_per_step, sampler.schedule.n_iterations) == (15, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("none", optuna.pruners.NopPruner),
+        ("median", optuna.pruners.MedianPruner),
+        ("successive_halving", optuna.pruners.SuccessiveHalvingPruner),
+    ],
+)
+def test_pruners_by_name(name: str, kind: type[optuna.pruners.BasePruner]) -> None:
+    search = SPEC.search.model_copy(update={"pruner": name})
+    assert type(make_pruner(SPEC.model_copy(update={"search": search}))) is kind
+
+
+def test_devices_by_name() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "mps", "cpu:3", "cuda:99", ""):
+        with pytest.raises(DeviceError, match="--device"):
+            choose_device(name)
