@@ -65,6 +65,7 @@ class Proposal:
         depth: Depth of the step; 0 outside the schedule.
         slot: Slot in the step, or the number an over-draw got; -1 outside the schedule.
         is_over_draw: Whether it was taken beyond the step's slots.
+        is_surplus: Whether there was no use for a further trial just then; a worker gives it back and waits.
         network: Index of the architecture in the space.
         temperature: Temperature of the step; None where nothing was sampled by temperature.
         predicted_score: The surrogate's prediction; None where there was none.
@@ -76,6 +77,7 @@ class Proposal:
     depth: int
     slot: int
     is_over_draw: bool
+    is_surplus: bool
     network: int
     temperature: float | None
     predicted_score: float | None

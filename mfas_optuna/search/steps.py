@@ -300,11 +300,10 @@ class Ledger:
         """
         before, n_left, n_presumed = self._before_first_open, n_unrecorded, 0
         opened_iteration = self._opened_iteration
+        all_finished = True
         for step in self.schedule.steps(self._first_open):
             if not self.schedule.repeat_depth_one and step.iteration > opened_iteration + 1:
-                return self._end(
-                    before, n_presumed, n_left
-                )  # A whole iteration opened no slot: there is nothing left to find.
+                break  # A whole iteration opened no slot: there is nothing left to find.
             record = self.record(step)
             limit = self.schedule.slot_limit(step)
             if record.plan is None:
@@ -323,8 +322,9 @@ class Ledger:
                 n_presumed = len(free)
                 n_left -= n_presumed
                 opened_iteration = step.iteration
+                all_finished = all_finished and record.n_slots_finished >= n_slots
                 before = step
-        return self._end(before, n_presumed, n_left)
+        return Decision("done") if all_finished else self._beyond(before, n_presumed, n_left)
 
     def _after(self, step: SearchStep) -> SearchStep:
         if step.depth < self.schedule.max_depth:
@@ -365,6 +365,3 @@ class Ledger:
         )
         slot = record.n_slots(self.schedule.slot_limit(step)) + n_over_draws
         return Decision("over_draw" if may_over_draw else "wait", step, slot, n_before)
-
-    def _end(self, before: SearchStep | None, n_presumed: int, n_left: int) -> Decision:
-        return Decision("done") if self._is_finished(before) else self._beyond(before, n_presumed, n_left)

@@ -228,6 +228,8 @@ class _Worker:
                     time.sleep(_POLL_S)
                     continue
                 trial = self._run_one()
+                if trial is None:
+                    continue
                 n_failed_in_a_row = n_failed_in_a_row + 1 if trial.state == TrialState.FAIL else 0
                 self._listener.trial_ended(self._study, trial, n_finished_trials(self._study), n_planned)
                 if n_failed_in_a_row >= MAX_FAILURES_IN_A_ROW:
@@ -259,11 +261,16 @@ class _Worker:
             return False
         return self._sampler.decide(self._study).kind in ("slot", "over_draw")
 
-    def _run_one(self) -> FrozenTrial:
+    def _run_one(self) -> FrozenTrial | None:
+        """Run a trial and return it; None when another worker was quicker to take the last place."""
         study = self._study
         trial = study.ask()
         try:
             records.write_worker(study, trial, self._identity)
+            proposal = records.read_proposal(records.system_attributes(study, records.trial_id_of(trial)))
+            if proposal is not None and proposal.is_surplus:
+                self._fail(trial, "given_back", "another worker took the last place before")
+                return None
             result = self._runner.run(study, trial, self._interrupts.immediate)
         except Interrupted:
             self._fail(trial, "given_back", "the worker was asked to stop")

@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +29,10 @@ def refused(cli: Cli, *arguments: str, code: int = 2, **environment: str) -> str
 # Right.
 
 
-def test_help_needs_no_torch_and_is_quick(cli: Cli) -> None:
+def test_help_imports_neither_torch_nor_optuna(cli: Cli) -> None:
     program = "import sys; from mfas_optuna.cli import app; sys.exit('torch' in sys.modules or 'optuna' in sys.modules)"
     assert subprocess.run([COMMAND.parent / "python", "-c", program], check=False).returncode == 0
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        text = cli.ok("--help")
-        seconds.append(time.perf_counter() - started)
-    assert "search" in text
-    assert min(seconds) < 0.5
+    assert "search" in cli.ok("--help")
 
 
 def test_options_are_frozen(cli: Cli) -> None:

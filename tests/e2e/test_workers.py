@@ -18,8 +18,8 @@ def test_three_workers_share_a_search(cli: Cli) -> None:
     assert [worker.returncode for worker in workers] == [0, 0, 0], outputs
     outcomes = [json.loads(output) for output, _ in outputs]
     assert all(outcome["best"] == outcomes[0]["best"] for outcome in outcomes)
-    trials = cli.trials()
-    assert {trial["state"] for trial in trials} == {"COMPLETE"}
+    assert {trial["attributes"].get("failure") for trial in cli.trials()} <= {None, "given_back"}
+    trials = [trial for trial in cli.trials() if trial["state"] == "COMPLETE"]
     assert sum(outcome["n_new"] for outcome in outcomes) >= len(trials)
     steps = collections.Counter((trial["attributes"]["iteration"], trial["params"]["depth"]) for trial in trials)
     # 8 + 4 + 4 slots, and at most one over-draw in the step that is neither the first nor the last.

@@ -103,6 +103,9 @@ class World:
             slots = [trial.slot for trial in trials if not trial.is_over_draw]
             assert len(set(slots)) == len(slots), (step, trials)
             assert sum(trial.is_over_draw for trial in trials) <= self.schedule.max_over_draws
+        if self.decide(len(self.trials))[1].kind == "done":
+            in_slots = [trial for trial in self.trials if trial.step is not None and not trial.is_over_draw]
+            assert all(trial.state != "running" for trial in in_slots)
 
     def finish(self) -> None:
         """Let one worker run what is left, with all others gone."""

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from mfas_optuna import trials as records
 from mfas_optuna.trials import LayerWeights, Plan, Proposal, WorkerIdentity
 
-PROPOSAL = Proposal("abcd", 1, 2, 3, False, 77, 0.5, 0.9, 1)
+PROPOSAL = Proposal("abcd", 1, 2, 3, False, False, 77, 0.5, 0.9, 1)
 PLAN = Plan("abcd", 1, 2, (3, 1, 2), (0.3, 0.1, 0.2), 0.5, 90, 12.5, 0.02, 0.25)
 
 
@@ -36,7 +36,8 @@ def test_keys_are_frozen() -> None:
         "mfas:spec", "mfas:fingerprint", "mfas:backbones", "mfas:features", "mfas:data_card"
     )  # fmt: skip
     assert [field.name for field in fields(Proposal)] == [
-        "space", "iteration", "depth", "slot", "is_over_draw", "network", "temperature", "predicted_score", "attempt"
+        "space", "iteration", "depth", "slot", "is_over_draw", "is_surplus", "network", "temperature",
+        "predicted_score", "attempt"
     ]  # fmt: skip
 
 

@@ -226,6 +226,7 @@ def test_asked_for_while_it_should_wait_it_over_draws_from_the_plan() -> None:
     assert len({proposal.network for proposal in proposals}) == len(asked)
     assert all((proposal.iteration, proposal.depth) == (0, 2) for proposal in proposals)
     assert [proposal.is_over_draw for proposal in proposals] == [False] * 4 + [True] * 5
+    assert [proposal.is_surplus for proposal in proposals] == [False] * 5 + [True] * 4
 
 
 def test_threads_share_a_sampler() -> None:

@@ -139,6 +139,18 @@ def test_no_over_draws_in_the_last_step() -> None:
     assert play.decide() == Decision("wait", last, 5, 0)
 
 
+def test_the_search_is_not_done_while_a_slot_of_an_early_step_is_running() -> None:
+    play = Play()
+    first, *others = SCHEDULE.steps()
+    play.fill(first, 4)
+    play.plan(others[0], 12)
+    for slot in range(5):
+        play.add(others[0], slot, "running" if slot == 2 else "complete")
+    for step in others[1:]:
+        play.fill(step, 5, n_planned=12)
+    assert play.decide() == Decision("wait", others[-1], 5, 0)
+
+
 def test_an_over_draw_counts_towards_the_quorum() -> None:
     play = Play()
     play.fill(FIRST, 4)
