@@ -50,7 +50,7 @@ class _Fold:
     def __init__(self, schedule: Schedule) -> None:
         self.ledger = Ledger(schedule)
         self.evaluations: list[Evaluation] = []
-        self.evaluated: dict[int | None, set[int]] = {}  # Complete networks by the index of their parent.
+        self.taken: dict[int | None, set[int]] = {}  # Complete and running networks by the index of their parent.
         self.n_unrecorded = 0
         self.last_step = SearchStep(0, 1)
         self.last_fit_s = 0.0
@@ -60,7 +60,7 @@ class View:
     """The trials before one number, as the sampler sees them."""
 
     def __init__(
-        self, space: SearchSpace, schedule: Schedule, base: _Fold, tail: _Fold, drop_evaluated: bool, sign: float
+        self, space: SearchSpace, schedule: Schedule, base: _Fold, tail: _Fold, drop_taken: bool, sign: float
     ) -> None:
         self.sign = sign
         """1 when the study maximises, -1 when it minimises; scores in a view are multiplied by it."""
@@ -68,7 +68,7 @@ class View:
         self._schedule = schedule
         self._base = base
         self._tail = tail
-        self._drop_evaluated = drop_evaluated
+        self._drop_taken = drop_taken
 
     @property
     def ledger(self) -> Ledger:
@@ -100,18 +100,18 @@ class View:
         return [] if before is None else sorted(set(self.ledger.record(before).complete))
 
     def is_dropped(self, parent: int | None, network: int) -> bool:
-        """Return whether a candidate is left out because it is complete already (calibrated mode)."""
-        return self._drop_evaluated and (
-            network in self._base.evaluated.get(parent, ()) or network in self._tail.evaluated.get(parent, ())
+        """Return whether a candidate is left out because it is complete or running already (calibrated mode)."""
+        return self._drop_taken and (
+            network in self._base.taken.get(parent, ()) or network in self._tail.taken.get(parent, ())
         )
 
     def count_candidates(self, step: SearchStep) -> int:
         """Return among how many networks a step chooses."""
         parents: list[int | None] = [None] if step.depth == 1 else list(self.parents(step))
         count = len(parents) * self._space.n_layer_choices
-        if self._drop_evaluated:
+        if self._drop_taken:
             for parent in parents:
-                base, tail = self._base.evaluated.get(parent, set()), self._tail.evaluated.get(parent, set())
+                base, tail = self._base.taken.get(parent, set()), self._tail.taken.get(parent, set())
                 count -= len(base | tail)
         return count
 
@@ -119,11 +119,11 @@ class View:
 class History:
     """Reads a study's trials; keeps nothing that could not be rebuilt from them."""
 
-    def __init__(self, space: SearchSpace, schedule: Schedule, *, minimize: bool, drop_evaluated: bool) -> None:
+    def __init__(self, space: SearchSpace, schedule: Schedule, *, minimize: bool, drop_taken: bool) -> None:
         self._space = space
         self._schedule = schedule
         self._sign = -1.0 if minimize else 1.0
-        self._drop_evaluated = drop_evaluated
+        self._drop_taken = drop_taken
         self._base = _Fold(schedule)
         self._n_folded = 0
         self._last_folded: FrozenTrial | None = None
@@ -168,7 +168,7 @@ class History:
         for trial in trials[self._n_folded :]:
             if trial.number < before:
                 self._fold(tail, told if told is not None and told.number == trial.number else trial)
-        return View(self._space, self._schedule, self._base, tail, self._drop_evaluated, self._sign)
+        return View(self._space, self._schedule, self._base, tail, self._drop_taken, self._sign)
 
     def _fold(self, fold: _Fold, trial: FrozenTrial) -> None:
         if trial.state == TrialState.WAITING:
@@ -201,13 +201,18 @@ class History:
                 ),
             )
             fold.last_step = step
+            if trial.state == TrialState.RUNNING:
+                self._take(fold, self._space.architecture(proposal.network))
         elif proposal is None and trial.state == TrialState.RUNNING and not records.is_enqueued(attributes):
             fold.n_unrecorded += 1
         if architecture is not None and score is not None:
-            parent = architecture.parent
-            key = None if parent is None else self._space.index(parent)
-            fold.evaluated.setdefault(key, set()).add(self._space.index(architecture))
+            self._take(fold, architecture)
             fold.evaluations.append(Evaluation(trial.number, fold.last_step, architecture, score))
+
+    def _take(self, fold: _Fold, architecture: Architecture) -> None:
+        parent = architecture.parent
+        key = None if parent is None else self._space.index(parent)
+        fold.taken.setdefault(key, set()).add(self._space.index(architecture))
 
     def _score(self, trial: FrozenTrial) -> float | None:
         value = float(trial.values[0])

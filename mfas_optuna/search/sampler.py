@@ -306,7 +306,7 @@ class MFASSampler(BaseSampler):
                 self.space,
                 self.schedule,
                 minimize=study.direction == optuna.study.StudyDirection.MINIMIZE,
-                drop_evaluated=self.mode == "calibrated",
+                drop_taken=self.mode == "calibrated",
             )
             self._histories[study._study_id] = (study._storage, history)
         return history

@@ -24,6 +24,7 @@ from mfas_optuna.search.steps import MAX_REAPED_FAILURES
 from .helpers import SPACE, make_sampler, make_study, networks_of, objective, places, proposal_of, run, score
 
 N_PLANNED = 8 + 2 * (4 + 4)
+TWO_DEEP = SearchSpace(SPACE.modalities, SPACE.activations, max_depth=2)
 
 
 @pytest.fixture(autouse=True)
@@ -471,3 +472,20 @@ def test_mode_paper_refuses_scores_that_are_no_accuracies(value: float) -> None:
 
 def test_without_a_seed_one_is_drawn() -> None:
     assert MFASSampler(SPACE).seed != MFASSampler(SPACE).seed
+
+
+def test_calibrated_does_not_plan_a_network_that_is_running() -> None:
+    """An over-draw of one iteration that still runs when the next one is planned."""
+    study = make_study(make_sampler(TWO_DEEP, quorum=0.5))
+    study.optimize(objective(TWO_DEEP), n_trials=8)
+    slots = [study.ask() for _ in range(4)]
+    over_draw = study.ask()
+    assert proposal_of(study.trials[-1]).is_over_draw
+    for trial in slots:
+        study.tell(trial, score(TWO_DEEP.suggest(trial)))
+    running = proposal_of(study.trials[-1]).network
+    study.optimize(objective(TWO_DEEP), n_trials=3)
+    plans = [records.read_plan(trial.system_attrs) for trial in study.trials]
+    assert [plan.iteration for plan in plans if plan is not None] == [0, 0, 1]
+    assert running not in next(plan.networks for plan in plans if plan is not None and plan.iteration == 1)
+    study.tell(over_draw, score(TWO_DEEP.suggest(over_draw)))
