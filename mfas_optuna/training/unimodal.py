@@ -20,6 +20,7 @@ from mfas_optuna.spec import UnimodalTraining
 _FRACTION_OF_FREE_MEMORY = 0.5
 _ROWS_AT_ONCE_SCORING = 250
 _STEPS_BETWEEN_NEWS = 20
+_FEWEST_STEPS = 8  # OneCycleLR divides by zero when a quarter of its steps is one step.
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def train_unimodal(
     n_batches = math.ceil(len(train) / settings.batch_size)
     total = settings.epochs * n_batches
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=settings.learning_rate, total_steps=max(total, 2), pct_start=0.25
+        optimizer, max_lr=settings.learning_rate, total_steps=max(total, _FEWEST_STEPS), pct_start=0.25
     )
     generator = torch.Generator().manual_seed(settings.seed)
     done = 0

@@ -96,3 +96,11 @@ def test_progress_and_a_single_step() -> None:
 
     train_unimodal(make_model(), make_dataset(), "image", one, device=CPU, progress=note)
     assert news == [(0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("n_steps", range(1, 11))
+def test_any_number_of_steps(n_steps: int) -> None:
+    """The schedule of the rate has its own ideas of how few there may be."""
+    settings = UnimodalTraining(epochs=n_steps, batch_size=300)
+    result = train_unimodal(make_model(), make_dataset(), "image", settings, device=CPU)
+    assert 0 <= result.validation_score <= 1
