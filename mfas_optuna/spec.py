@@ -68,13 +68,20 @@ class AvmnistSettings(_Settings):
     degradation: Literal["leading", "residual"] = "leading"
     """Keep the leading principal components of the images, or what is left without them."""
     pca_components: int | None = Field(default=5, ge=1, le=784)
-    """How many leading components; None when `pca_energy` says it instead."""
+    """How many leading components; not together with `pca_energy`."""
     pca_energy: float | None = Field(default=None, gt=0, lt=1)
     """Fraction of the variance that the leading components hold; the paper removes 75 %."""
     snr_db: float = -12.0
     """Signal-to-noise ratio of the spoken digits over the unpadded recording, dB."""
     seed: int = Field(default=0, ge=0)
     """Seed of the pairing, the offsets and the noise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _energy_instead(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("pca_energy") is not None:
+            return {"pca_components": None, **values}
+        return values
 
     @model_validator(mode="after")
     def _one_way(self) -> AvmnistSettings:
@@ -145,8 +152,8 @@ class SearchSettings(_Settings):
     """Who proposes architectures: this project's sampler, or Optuna's RandomSampler or TPESampler."""
     mode: Mode = "calibrated"
     """`paper` is Algorithm 1 to the letter; `calibrated` is meant to find better networks. Only for sampler mfas."""
-    n_iterations: int | None = Field(default=3, ge=1)
-    """E_search: how often depth 1 to L is gone through; absent: until `n_trials`."""
+    n_iterations: Annotated[int, Field(ge=1)] | Literal["unlimited"] = 3
+    """E_search: how often depth 1 to L is gone through; `"unlimited"`: until `n_trials`."""
     samples_per_step: int = Field(default=15, ge=1)
     """K: architectures sampled at each depth above 1."""
     n_trials: int | None = Field(default=None, ge=1)
@@ -173,8 +180,8 @@ class SearchSettings(_Settings):
             raise ValueError(
                 f"temperature_min must be below temperature_max ({self.temperature_max}), found {self.temperature_min}"
             )
-        if self.n_iterations is None and self.n_trials is None:
-            raise ValueError("without n_iterations the search never ends: give n_trials")
+        if self.n_iterations == "unlimited" and self.n_trials is None:
+            raise ValueError('with n_iterations = "unlimited" the search never ends: give n_trials')
         return self
 
 
@@ -241,11 +248,12 @@ class StudySpec(_Settings):
         search, space = self.search, self.search_space()
         if search.n_trials is not None:
             return search.n_trials
-        if search.n_iterations is None:
-            raise SpecError(["search: without n_iterations the search never ends: give n_trials."])
-        depth_one = space.size_at(1) * (search.n_iterations if search.mode == "paper" else 1)
+        n_iterations = search.n_iterations
+        if n_iterations == "unlimited":  # The validator saw to it that n_trials is given then.
+            raise AssertionError("unreachable")
+        depth_one = space.size_at(1) * (n_iterations if search.mode == "paper" else 1)
         deeper = (min(search.samples_per_step, space.size_at(depth)) for depth in range(2, space.max_depth + 1))
-        return depth_one + search.n_iterations * sum(deeper)
+        return depth_one + n_iterations * sum(deeper)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the scientific fields, as hex."""

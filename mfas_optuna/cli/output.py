@@ -23,7 +23,8 @@ JSON_VERSION = 1
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    """Return a console that leaves the breaking of long lines to the terminal, so that they can be copied whole."""
+    return Console(highlight=False, soft_wrap=True)
 
 
 def _print_json(values: Mapping[str, Any]) -> None:
@@ -44,9 +45,11 @@ def network_as_json(network: RankedNetwork) -> dict[str, Any]:
 def best_table(best: Sequence[RankedNetwork]) -> Table:
     """Return the best networks as a table."""
     table = Table(title="Best networks", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
-    for heading, justify in (("rank", "right"), ("network", "left"), ("score", "right"), ("parameters", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    table.add_column("trial", justify="right")
+    table.add_column("rank", justify="right", min_width=4)
+    table.add_column("network", min_width=max(len(network.architecture) for network in best))  # Never cut short.
+    table.add_column("score", justify="right", min_width=6)
+    table.add_column("parameters", justify="right", min_width=10)
+    table.add_column("trial", justify="right", min_width=5)
     for rank, network in enumerate(best, start=1):
         n_parameters = "-" if network.n_parameters is None else f"{network.n_parameters:,}"
         table.add_row(str(rank), network.architecture, f"{network.score:.4f}", n_parameters, str(network.number))
@@ -169,21 +172,20 @@ def print_prepared(spec: StudySpec, prepared: Prepared) -> None:
 
 
 def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
-    """Print a resolved study with the size of its space."""
+    """Print a resolved study, a valid study file itself, with the size of its space."""
     space = spec.search_space()
     sizes = {"layer": space.n_layer_choices, "deepest": space.size_at(space.max_depth), "all_depths": space.size}
     if as_json:
         _print_json({"study": study, "settings": spec.model_dump(mode="json"), "space_size": sizes})
         return
     console = _console()
-    console.print(Text(f"# {spec.title}", style="bold"))
     console.print(Text(_as_toml(spec.model_dump(mode="json"))))
     modalities = " x ".join(f"{len(names)} ({modality})" for modality, names in space.modalities.items())
     console.print(
         Text(
-            f"Space: {modalities} x {len(space.activations)} activations = {space.n_layer_choices} layers; "
+            f"# Space: {modalities} x {len(space.activations)} activations = {space.n_layer_choices} layers; "
             f"{sizes['deepest']:,} networks of depth {space.max_depth}, {sizes['all_depths']:,} of all depths.\n"
-            f"Trials: {spec.n_trials_planned()}. Fingerprint: {spec.fingerprint()[:12]}."
+            f"# Trials: {spec.n_trials_planned()}. Fingerprint: {spec.fingerprint()[:12]}."
         )
     )
 
@@ -218,7 +220,9 @@ def print_estimate(estimate: Estimate, *, as_json: bool) -> None:
         )
         return
     console = _console()
-    console.print(Text(f"Trials: {estimate.n_trials}, {estimate.trial_s:.2f} s each (median of {estimate.n_timed})"))
+    console.print(
+        Text(f"Trials: {estimate.n_trials}, {estimate.trial_s:.2f} s each on average ({estimate.n_timed} timed)")
+    )
     console.print(Text(f"Search: {clock(estimate.search_s)}"))
     for stage, seconds in estimate.preparation_s.items():
         console.print(Text(f"Before it, {stage}: {clock(seconds)}"))

@@ -26,7 +26,7 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
         return ReseededSampler(lambda seed: optuna.samplers.TPESampler(seed=seed), settings.seed)
     return MFASSampler(
         spec.search_space(),
-        n_iterations=settings.n_iterations,
+        n_iterations=None if settings.n_iterations == "unlimited" else settings.n_iterations,
         samples_per_step=settings.samples_per_step,
         mode=settings.mode,
         seed=settings.seed,

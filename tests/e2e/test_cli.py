@@ -115,6 +115,13 @@ def test_studies_and_show(cli: Cli) -> None:
     assert "8 layers" in cli.ok("show", "--study", "tiny")
 
 
+@pytest.mark.parametrize("study", ["tiny", "avmnist", "digits"])
+def test_what_show_prints_is_a_study_file(cli: Cli, study: str) -> None:
+    text = cli.ok("show", "--study", study, COLUMNS="40")
+    (cli.folder / "copy.toml").write_text(text, encoding="utf-8")
+    assert cli.ok("show", "--study", "copy.toml") == text
+
+
 def test_dry_run_writes_nothing(cli: Cli) -> None:
     shutil.rmtree(cli.home)
     text = cli.ok(*SEARCH, "--dry-run")

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from mfas_optuna import MFASSampler
 from mfas_optuna import spec as settings
 from mfas_optuna.errors import SpecError, UnknownStudyError
 from mfas_optuna.spec import StudySpec, differences, load_spec
+from mfas_optuna.worker.samplers import make_sampler
 
 SHIPPED = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
@@ -110,7 +112,8 @@ def test_wrong_options_are_named(changes: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("section", "values", "said"),
     [
-        ("search", {"n_iterations": None}, "give n_trials"),
+        ("search", {"n_iterations": "unlimited"}, "give n_trials"),
+        ("search", {"n_iterations": None}, "search.n_iterations"),
         ("search", {"temperature_min": 3.0, "temperature_max": 2.0}, "temperature_min must be below"),
         ("dataset", {"name": "avmnist", "pca_components": None}, "exactly one of pca_components and pca_energy"),
         ("dataset", {"name": "digits", "n_train": 5}, "dataset.n_train"),
@@ -123,6 +126,23 @@ def test_settings_that_contradict_each_other(section: str, values: dict[str, Any
         settings._validate(tree, "x.toml")
     assert said in str(raised.value)
     assert str(raised.value).startswith("x.toml: ")
+
+
+def test_a_search_without_an_end_needs_a_number_of_trials() -> None:
+    tree = load().model_dump(mode="python")
+    tree["search"] |= {"n_iterations": "unlimited", "n_trials": 500}
+    spec = settings._validate(tree, "x.toml")
+    assert spec.n_trials_planned() == 500
+    sampler = make_sampler(spec)
+    assert isinstance(sampler, MFASSampler)
+    assert sampler.schedule.n_iterations is None
+
+
+def test_energy_stands_for_components() -> None:
+    tree = {**load("avmnist").model_dump(mode="python"), "dataset": {"name": "avmnist", "pca_energy": 0.25}}
+    dataset = settings._validate(tree, "x.toml").dataset
+    assert isinstance(dataset, settings.AvmnistSettings)
+    assert (dataset.pca_components, dataset.pca_energy) == (None, 0.25)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
