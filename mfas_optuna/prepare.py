@@ -33,7 +33,8 @@ from mfas_optuna.training.unimodal import train_unimodal
 
 _log = logging.getLogger(__name__)
 
-EXTRACTION_BATCH = 256
+EXTRACTION_BATCH = 32
+"""Larger batches leave the caches of a CPU: 256 takes 2.6 times as long a sample (benchmarks/RESULTS.md)."""
 
 
 @dataclass(frozen=True, slots=True)
