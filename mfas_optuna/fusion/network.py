@@ -22,6 +22,8 @@ class FusionNetwork(nn.Module):
         layers: One `nn.Linear` for each W_l with its bias; (F_l, then H from the layer below) in, H out.
         head: H in, C out.
         feature_widths: F_l of each layer.
+        activations: sigma of each layer.
+        dropout: Probability that a value of h_l is dropped while training.
     """
 
     def __init__(
@@ -51,8 +53,8 @@ class FusionNetwork(nn.Module):
         """
         super().__init__()
         self.feature_widths = [_width_read(layer, feature_widths) for layer in architecture.layers]
-        self._activations = [activation(activations[layer.activation]) for layer in architecture.layers]
-        self._dropout = dropout
+        self.activations = [activation(activations[layer.activation]) for layer in architecture.layers]
+        self.dropout = dropout
         self._width = width
         with torch.device("meta"):  # No draw from the global generator.
             linears = [nn.Linear(columns, rows) for columns, rows in self.layer_sizes]
@@ -92,9 +94,7 @@ class FusionNetwork(nn.Module):
         if len(features) != len(self.feature_widths):
             raise FusionShapeError(f"Expected features of {len(self.feature_widths)} layers, found {len(features)}.")
         hidden: Tensor | None = None
-        for index, (features_BF, linear, sigma) in enumerate(
-            zip(features, self.layers, self._activations, strict=True)
-        ):
+        for index, (features_BF, linear, sigma) in enumerate(zip(features, self.layers, self.activations, strict=True)):
             if features_BF.shape[-1] != self.feature_widths[index]:
                 raise FusionShapeError(
                     f"Layer {index + 1}: expected features of width {self.feature_widths[index]}, "
@@ -102,7 +102,7 @@ class FusionNetwork(nn.Module):
                 )
             inputs = features_BF if hidden is None else torch.cat((features_BF, hidden), dim=1)
             hidden = sigma(linear(inputs))
-            if self._dropout > 0 and self.training:
+            if self.dropout > 0 and self.training:
                 hidden = self._drop(hidden, dropout_generator)
         logits_BC: Tensor = self.head(hidden)
         return logits_BC
@@ -110,7 +110,7 @@ class FusionNetwork(nn.Module):
     def _drop(self, hidden_BH: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
             raise FusionShapeError("Training with dropout needs a dropout_generator.")
-        keep = 1.0 - self._dropout
+        keep = 1.0 - self.dropout
         mask_BH = torch.empty_like(hidden_BH).bernoulli_(keep, generator=generator)
         return hidden_BH * mask_BH / keep
 
