@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": functional.softplus,
     "identity": lambda tensor: tensor,
 }
+
+
+DERIVATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "relu": lambda z, h: (h > 0).to(z.dtype),
+    "sigmoid": lambda z, h: h * (1 - h),
+    "leaky_relu": lambda z, h: torch.where(z > 0, torch.ones_like(z), 0.01),
+    "tanh": lambda z, h: 1 - h * h,
+    "gelu": lambda z, h: torch.special.ndtr(z) + z * torch.exp(-0.5 * z * z) * (2 * math.pi) ** -0.5,
+    "silu": lambda z, h: torch.sigmoid(z) * (1 - h) + h,
+    "elu": lambda z, h: torch.where(z > 0, torch.ones_like(z), h + 1),
+    "softplus": lambda z, h: torch.sigmoid(z),
+    "identity": lambda z, h: torch.ones_like(z),
+}
+"""sigma'(z) from z and h = sigma(z), by the names of `ACTIVATIONS`."""
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:

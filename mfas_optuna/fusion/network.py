@@ -22,7 +22,7 @@ class FusionNetwork(nn.Module):
         layers: One `nn.Linear` for each W_l with its bias; (F_l, then H from the layer below) in, H out.
         head: H in, C out.
         feature_widths: F_l of each layer.
-        activations: sigma of each layer.
+        activations: Name of sigma of each layer.
         dropout: Probability that a value of h_l is dropped while training.
     """
 
@@ -53,7 +53,8 @@ class FusionNetwork(nn.Module):
         """
         super().__init__()
         self.feature_widths = [_width_read(layer, feature_widths) for layer in architecture.layers]
-        self.activations = [activation(activations[layer.activation]) for layer in architecture.layers]
+        self.activations = [activations[layer.activation] for layer in architecture.layers]
+        self._sigmas = [activation(name) for name in self.activations]
         self.dropout = dropout
         self._width = width
         with torch.device("meta"):  # No draw from the global generator.
@@ -94,7 +95,7 @@ class FusionNetwork(nn.Module):
         if len(features) != len(self.feature_widths):
             raise FusionShapeError(f"Expected features of {len(self.feature_widths)} layers, found {len(features)}.")
         hidden: Tensor | None = None
-        for index, (features_BF, linear, sigma) in enumerate(zip(features, self.layers, self.activations, strict=True)):
+        for index, (features_BF, linear, sigma) in enumerate(zip(features, self.layers, self._sigmas, strict=True)):
             if features_BF.shape[-1] != self.feature_widths[index]:
                 raise FusionShapeError(
                     f"Layer {index + 1}: expected features of width {self.feature_widths[index]}, "

@@ -88,12 +88,18 @@ def test_logits_and_gradients_are_those_of_each_network_alone(
     losses_N.sum().backward()
     assert group.flat.grad is not None
     gradients = group.unpack(group.flat.grad)
-    for network, architecture, logits_CB, gradient in zip(networks, architectures, logits_NCB, gradients, strict=True):
+    group.flat.grad.fill_(99.0)  # What was there before does not matter.
+    assert torch.allclose(group.gradient(rows_BF, labels_B), losses_N, rtol=0, atol=1e-12)
+    by_hand = group.unpack(group.flat.grad)
+    for network, architecture, logits_CB, gradient, hand in zip(
+        networks, architectures, logits_NCB, gradients, by_hand, strict=True
+    ):
         expected_BC = alone(network, architecture, rows_BF)
         assert torch.allclose(logits_CB.t(), expected_BC, rtol=0, atol=1e-12)
         functional.cross_entropy(expected_BC, labels_B).backward()
         for name, parameter in network.named_parameters():
             assert torch.allclose(gradient[name], parameter.grad, rtol=0, atol=1e-12), name
+            assert torch.allclose(hand[name], parameter.grad, rtol=0, atol=1e-12), name
 
 
 def train_alone(
@@ -115,11 +121,7 @@ def train_together(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     optimizer = torch.optim.AdamW([group.flat], lr=1e-2, weight_decay=1e-2, fused=True)
     for batch in batches:
-        group.flat.grad.zero_()  # type: ignore[union-attr]
-        labels = data[1][batch].expand(len(group.networks), -1)
-        functional.cross_entropy(group.forward(data[0][batch], generators), labels, reduction="none").mean(
-            dim=1
-        ).sum().backward()
+        group.gradient(data[0][batch], data[1][batch], generators)
         optimizer.step()
     return group.states()
 
@@ -137,6 +139,25 @@ def test_a_joint_training_is_each_training_alone(architectures: list[Architectur
         expected = train_alone(network, architecture, batches, data, seed=index)
         for name, tensor in expected.items():
             assert torch.allclose(together[index][name], tensor, rtol=0, atol=1e-10), name
+
+
+def test_gradients_with_dropout_are_those_of_autograd() -> None:
+    architectures = [
+        Architecture((FusionLayer((0, 1), 0), FusionLayer((2, 1), 1))), Architecture((FusionLayer((1, 0), 1),))
+    ]  # fmt: skip
+    networks = make_networks(architectures, dropout=0.5)
+    group = make_group(networks, architectures)
+    rows_BF, labels_B = rows(32)
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+
+    losses = functional.cross_entropy(group.forward(rows_BF, generators()), labels_B.expand(2, -1), reduction="sum")
+    (losses / 32).backward()
+    assert group.flat.grad is not None
+    expected = group.flat.grad.clone()
+    group.gradient(rows_BF, labels_B, generators())
+    assert torch.allclose(group.flat.grad, expected, rtol=0, atol=1e-12)
 
 
 def test_parameters_there_and_back() -> None:
