@@ -1,31 +1,30 @@
-"""Brief training of one fusion network on cached features (lines 13 and 23 of Algorithm 1).
+"""Brief training of fusion networks on cached features (lines 13 and 23 of Algorithm 1): one, or a group at once.
 
-The rows that a network reads are gathered once, side by side in the order of its layers; an epoch shuffles them as a
-whole, so that each batch is a slice and costs no gathering.
+An epoch shuffles the rows as a whole, so that each batch is a slice and costs no gathering.
 
-Shapes: N rows, B batch, S columns of all layers' features of one network.
+Shapes: N rows, F columns of all features, B batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mfas_optuna.errors import TrainingDiverged
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet
+from mfas_optuna.fusion.joint import JointFusion
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.space import Architecture, SearchSpace
 from mfas_optuna.spec import BriefTraining
 from mfas_optuna.threads import one_thread
-from mfas_optuna.training.metrics import accuracy
 
 SMALLEST_DEVIATION = 1e-6
 """Columns that vary less are only centred."""
+ROWS_AT_ONCE_SCORING = 4096
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,15 @@ class BriefData:
 
         return BriefData(features.layout, rows("train"), labels("train"), rows("validation"), labels("validation"))
 
-    def columns(self, architecture: Architecture, space: SearchSpace) -> Tensor:
-        """Return the columns that a network reads, layer by layer, modality by modality."""
-        indices: list[int] = []
-        for layer in architecture.layers:
-            for (modality, names), feature in zip(space.modalities.items(), layer.features, strict=True):
-                where = self.layout.columns(modality, names[feature])
-                indices.extend(range(where.start, where.stop))
-        return torch.tensor(indices, device=self.train_NF.device)
+    def reads(self, architecture: Architecture, space: SearchSpace) -> list[list[slice]]:
+        """Return for each layer of a network the columns of the feature of each modality."""
+        return [
+            [
+                self.layout.columns(modality, names[feature])
+                for (modality, names), feature in zip(space.modalities.items(), layer.features, strict=True)
+            ]
+            for layer in architecture.layers
+        ]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,23 @@ class BriefResult:
     layer_states: list[dict[str, Tensor]]
 
 
-@one_thread()
+@dataclass(frozen=True)
+class Member:
+    """One network of a group.
+
+    Attributes:
+        network: Where it starts, on the data's device; its parameters are those of its last epoch afterwards.
+        architecture: What it is.
+        generator: A CPU generator of its dropout masks.
+        on_epoch: Called with the 0-based epoch and its score; what it raises ends this network's training.
+    """
+
+    network: FusionNetwork
+    architecture: Architecture
+    generator: torch.Generator
+    on_epoch: Callable[[int, float], None] | None = None
+
+
 def train_briefly(
     network: FusionNetwork,
     architecture: Architecture,
@@ -99,7 +115,7 @@ def train_briefly(
     generator: torch.Generator,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> BriefResult:
-    """Train a network in place for a few epochs, scoring it on the whole validation split after each.
+    """Train one network in place for a few epochs, scoring it on the whole validation split after each.
 
     Equal network, data, settings and generator state give equal results, bit for bit on the CPU, where one thread does
     the work.
@@ -116,70 +132,163 @@ def train_briefly(
     Raises:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
-    device = data.train_NF.device
-    columns_S = data.columns(architecture, space)
-    train_NS = data.train_NF.index_select(1, columns_S)
-    validation_S = data.validation_NF.index_select(1, columns_S).split(network.feature_widths, dim=1)
-    dropout_generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
-    n_rows = len(train_NS)
+    member = Member(network, architecture, generator, on_epoch)
+    (outcome,) = train_jointly([member], data, space, settings, order=generator)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+@one_thread()
+def train_jointly(
+    members: Sequence[Member], data: BriefData, space: SearchSpace, settings: BriefTraining, *, order: torch.Generator
+) -> list[BriefResult | Exception]:
+    """Train a group of networks on the same batches; each becomes what it would become alone on them.
+
+    Args:
+        members: The networks.
+        data: Rows to train and score on.
+        space: The space that the architectures' indices count in.
+        settings: How long and how fast.
+        order: A CPU generator for the order of rows.
+
+    Returns:
+        For each member its result, or the exception that ended its training: TrainingDiverged when its loss or a
+        weight became NaN or infinite, or whatever its `on_epoch` raised. The others go on without it.
+    """
+    group = _Group(members, data, space, settings)
+    n_rows = len(data.train_NF)
     n_steps = settings.epochs * math.ceil(n_rows / settings.batch_size)
     step = 0
-    scores: list[float] = []
-    best_epoch, states = 0, []
     for epoch in range(settings.epochs):
-        order_N = torch.randperm(n_rows, generator=generator).to(device)
-        inputs_NS = train_NS.index_select(0, order_N)
+        order_N = torch.randperm(n_rows, generator=order).to(data.train_NF.device)
+        rows_NF = data.train_NF.index_select(0, order_N)
         labels_N = data.train_labels_N.index_select(0, order_N)
-        loss_sum = torch.zeros((), device=device)
-        network.train()
-        for inputs_BS, labels_B in zip(
-            inputs_NS.split(settings.batch_size), labels_N.split(settings.batch_size), strict=True
+        for rows_BF, labels_B in zip(
+            rows_NF.split(settings.batch_size), labels_N.split(settings.batch_size), strict=True
         ):
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * _factor(settings.schedule, step / n_steps)
-            logits_BC = network(inputs_BS.split(network.feature_widths, dim=1), dropout_generator)
-            loss = functional.cross_entropy(logits_BC, labels_B)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            loss_sum += loss.detach()
+            group.step(rows_BF, labels_B, settings.learning_rate * _factor(settings.schedule, step / n_steps))
             step += 1
-        _check_finite(network, float(loss_sum), epoch, settings)
-        scores.append(_score(network, validation_S, data.validation_labels_N))
-        if settings.keep == "last" or epoch == 0 or scores[-1] > scores[best_epoch]:
-            best_epoch, states = epoch, _copy_layers(network)
-        if on_epoch is not None:
-            on_epoch(epoch, scores[-1])
-    return BriefResult(scores, best_epoch, scores[best_epoch], states)
+        group.end_epoch(epoch)
+        if not group.is_alive:
+            break
+    return group.outcomes()
+
+
+class _Group:
+    """The networks that are still training, and what became of the others."""
+
+    def __init__(self, members: Sequence[Member], data: BriefData, space: SearchSpace, settings: BriefTraining) -> None:
+        self._members = members
+        self._data = data
+        self._settings = settings
+        self._reads = [data.reads(member.architecture, space) for member in members]
+        self._scores: list[list[float]] = [[] for _ in members]
+        self._best: list[tuple[int, dict[str, Tensor]]] = [(0, {}) for _ in members]
+        self._ended: dict[int, Exception] = {}
+        device = data.train_NF.device
+        self._generators = [
+            torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=member.generator)))
+            for member in members
+        ]
+        self._alive = list(range(len(members)))
+        self._regroup()
+
+    @property
+    def is_alive(self) -> bool:
+        return bool(self._alive)
+
+    def _regroup(
+        self, moments: dict[str, list[dict[str, Tensor]]] | None = None, n_steps: Tensor | None = None
+    ) -> None:
+        """Build the joint network of those that are left, with what the optimiser remembers of them."""
+        self._joint = JointFusion(
+            [self._members[index].network for index in self._alive], [self._reads[index] for index in self._alive]
+        )
+        settings = self._settings
+        self._optimizer = torch.optim.AdamW(
+            [self._joint.flat], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        if moments is not None and n_steps is not None:
+            state: dict[str, Tensor] = {name: self._joint.pack(of_each) for name, of_each in moments.items()}
+            self._optimizer.state[self._joint.flat] = {"step": n_steps, **state}
+        self._loss_sums_N = torch.zeros(len(self._alive), device=self._data.train_NF.device)
+
+    def step(self, rows_BF: Tensor, labels_B: Tensor, learning_rate: float) -> None:
+        """Take one step of all networks."""
+        self._optimizer.param_groups[0]["lr"] = learning_rate
+        generators = [self._generators[index] for index in self._alive]
+        self._loss_sums_N += self._joint.gradient(rows_BF, labels_B, generators)
+        self._optimizer.step()
+
+    def end_epoch(self, epoch: int) -> None:
+        """Score all networks, and part with those that diverged or are told to end."""
+        states = self._joint.states()
+        scores = self._score()
+        ended = len(self._ended)
+        for position, index in enumerate(self._alive):
+            member, state = self._members[index], states[position]
+            member.network.load_state_dict(state)
+            try:
+                self._check_finite(float(self._loss_sums_N[position]), state, epoch)
+                self._keep(index, epoch, scores[position], state)
+                if member.on_epoch is not None:
+                    member.on_epoch(epoch, scores[position])
+            except Exception as error:  # The trial boundary: it ends this network alone.
+                self._ended[index] = error
+        self._loss_sums_N.zero_()
+        if len(self._ended) > ended:
+            self._part()
+
+    def _keep(self, index: int, epoch: int, score: float, state: dict[str, Tensor]) -> None:
+        scores = self._scores[index]
+        if self._settings.keep == "last" or epoch == 0 or score > scores[self._best[index][0]]:
+            self._best[index] = (epoch, {name: tensor.to("cpu", copy=True) for name, tensor in state.items()})
+        scores.append(score)
+
+    def _part(self) -> None:
+        remembered = self._optimizer.state[self._joint.flat]
+        left = [position for position, index in enumerate(self._alive) if index not in self._ended]
+        self._alive = [self._alive[position] for position in left]
+        if self._alive:
+            moments = {}
+            for name in ("exp_avg", "exp_avg_sq"):
+                of_each = self._joint.unpack(remembered[name])
+                moments[name] = [of_each[position] for position in left]
+            self._regroup(moments, remembered["step"])
+
+    @torch.inference_mode()
+    def _score(self) -> list[float]:
+        hits_N = torch.zeros(len(self._alive), dtype=torch.int64, device=self._data.validation_NF.device)
+        rows, labels = self._data.validation_NF, self._data.validation_labels_N
+        for rows_BF, labels_B in zip(rows.split(ROWS_AT_ONCE_SCORING), labels.split(ROWS_AT_ONCE_SCORING), strict=True):
+            hits_N += (self._joint.forward(rows_BF).argmax(dim=1) == labels_B).sum(dim=1)
+        return [hits / len(labels) for hits in hits_N.tolist()]
+
+    def _check_finite(self, loss_sum: float, state: dict[str, Tensor], epoch: int) -> None:
+        """Look at the weights too: the loss of the last step was taken before its update."""
+        what = "loss" if not math.isfinite(loss_sum) else "weights"
+        if what == "weights" and all(bool(tensor.isfinite().all()) for tensor in state.values()):
+            return
+        raise TrainingDiverged(
+            epoch,
+            f"The {what} became NaN or infinite in epoch {epoch + 1}. "
+            f"Lower training.learning_rate ({self._settings.learning_rate:g}) or standardise the features.",
+        )
+
+    def outcomes(self) -> list[BriefResult | Exception]:
+        """Return what became of each member."""
+        return [self._ended.get(index) or self._result(index) for index in range(len(self._members))]
+
+    def _result(self, index: int) -> BriefResult:
+        best_epoch, state = self._best[index]
+        layers = [
+            {name: state[f"layers.{layer}.{name}"] for name in ("weight", "bias")}
+            for layer in range(self._members[index].architecture.depth)
+        ]
+        return BriefResult(self._scores[index], best_epoch, self._scores[index][best_epoch], layers)
 
 
 def _factor(schedule: str, progress: float) -> float:
     """Return what the learning rate is multiplied by, after this fraction of all steps."""
     return 0.5 * (1.0 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0
-
-
-def _check_finite(network: FusionNetwork, loss_sum: float, epoch: int, settings: BriefTraining) -> None:
-    """Look at the weights too: the loss of the last step was taken before its update."""
-    what = "loss" if not math.isfinite(loss_sum) else "weights"
-    if what == "weights" and bool(torch.stack([weights.isfinite().all() for weights in network.parameters()]).all()):
-        return
-    raise TrainingDiverged(
-        epoch,
-        f"The {what} became NaN or infinite in epoch {epoch + 1}. "
-        f"Lower training.learning_rate ({settings.learning_rate:g}) or standardise the features.",
-    )
-
-
-@torch.inference_mode()
-def _score(network: FusionNetwork, inputs: tuple[Tensor, ...], labels_N: Tensor) -> float:
-    network.eval()
-    return accuracy(network(inputs), labels_N)
-
-
-def _copy_layers(network: FusionNetwork) -> list[dict[str, Tensor]]:
-    return [
-        {name: tensor.detach().to("cpu", copy=True) for name, tensor in layer.state_dict().items()}
-        for layer in network.layers
-    ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from mfas_optuna.features.cache import FeatureLayout
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.space import FusionLayer
 from mfas_optuna.spec import BriefTraining
-from mfas_optuna.training.brief import BriefData, BriefResult, train_briefly
+from mfas_optuna.training.brief import BriefData, BriefResult, Member, train_briefly, train_jointly
 
 SPACE = SearchSpace({"audio": ["a1", "a2"], "image": ["i1"]}, ["relu", "sigmoid"], max_depth=2)
 LAYOUT = FeatureLayout.of_widths({"audio": {"a1": 2, "a2": 3}, "image": {"i1": 4}})
@@ -66,8 +68,10 @@ def test_it_learns() -> None:
 def test_scores_are_those_of_the_network_at_the_end_of_each_epoch() -> None:
     data, told = make_data(), []
     network = make_network()
-    columns = data.columns(NETWORK, SPACE)
-    inputs = data.validation_NF.index_select(1, columns).split(network.feature_widths, dim=1)
+    inputs = [
+        torch.cat([data.validation_NF[:, columns] for columns in of_layer], dim=1)
+        for of_layer in data.reads(NETWORK, SPACE)
+    ]
 
     def check(epoch: int, score: float) -> None:
         network.eval()
@@ -83,8 +87,8 @@ def test_scores_are_those_of_the_network_at_the_end_of_each_epoch() -> None:
     assert len(result.epoch_scores) == 3
 
 
-def test_columns_are_those_of_each_layer_in_turn() -> None:
-    assert make_data().columns(NETWORK, SPACE).tolist() == [2, 3, 4, 5, 6, 7, 8, 0, 1, 5, 6, 7, 8]
+def test_columns_are_those_of_each_layers_features() -> None:
+    assert make_data().reads(NETWORK, SPACE) == [[slice(2, 5), slice(5, 9)], [slice(0, 2), slice(5, 9)]]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -117,11 +121,11 @@ def test_dropout_changes_the_training_and_not_the_scoring() -> None:
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_which_epoch_counts(keep: str) -> None:
     """With a huge rate the scores go up and down, so that the best epoch is not the last."""
-    settings = BriefTraining(epochs=8, batch_size=16, learning_rate=1.0, schedule="constant", keep=keep)
+    settings = BriefTraining(epochs=6, batch_size=16, learning_rate=1.0, schedule="constant", keep=keep)
     network, result = train(settings)
     scores = result.epoch_scores
-    assert scores.index(max(scores)) not in (0, 7)
-    assert result.best_epoch == (scores.index(max(scores)) if keep == "best" else 7)
+    assert scores.index(max(scores)) not in (0, 5)
+    assert result.best_epoch == (scores.index(max(scores)) if keep == "best" else 5)
     assert result.score == scores[result.best_epoch]
     is_final = torch.equal(result.layer_states[0]["weight"], network.layers[0].weight)
     assert is_final == (keep == "last")
@@ -160,6 +164,86 @@ def test_what_the_callback_raises_ends_the_training() -> None:
 
     with pytest.raises(optuna.TrialPruned):
         train(on_epoch=prune)
+
+
+# A group.
+
+GROUP = (
+    NETWORK,
+    Architecture((FusionLayer((1, 0), 1),)),
+    Architecture((FusionLayer((0, 0), 0), FusionLayer((1, 0), 0))),
+)
+Hook = Callable[[int, float], None]
+
+
+def doubled(data: BriefData) -> BriefData:
+    return replace(data, train_NF=data.train_NF.double(), validation_NF=data.validation_NF.double())
+
+
+def train_group(
+    which: Sequence[int], *, dropout: float = 0.0, spoilt: int | None = None, hooks: dict[int, Hook] | None = None
+) -> list[BriefResult | Exception]:
+    """Train some of GROUP together in double precision, on the batches that any such group gets."""
+    members = []
+    for index in which:
+        network = make_network(index, dropout, GROUP[index]).double()
+        if index == spoilt:
+            with torch.no_grad():
+                network.layers[0].weight[0, 0] = math.nan
+        members.append(Member(network, GROUP[index], torch.Generator().manual_seed(index), (hooks or {}).get(index)))
+    order = torch.Generator().manual_seed(9)
+    return train_jointly(members, doubled(make_data()), SPACE, SETTINGS, order=order)
+
+
+def assert_equal(found: BriefResult | Exception, expected: BriefResult | Exception) -> None:
+    """Equal scores, and weights to 1e-10."""
+    assert isinstance(found, BriefResult)
+    assert isinstance(expected, BriefResult)
+    assert (found.epoch_scores, found.best_epoch) == (expected.epoch_scores, expected.best_epoch)
+    for one, other in zip(found.layer_states, expected.layer_states, strict=True):
+        assert all(torch.allclose(one[name], other[name], rtol=0, atol=1e-10) for name in ("weight", "bias"))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_group_becomes_what_each_becomes_alone(dropout: float) -> None:
+    together = train_group(range(3), dropout=dropout)
+    for index in range(3):
+        (alone,) = train_group([index], dropout=dropout)
+        assert_equal(together[index], alone)
+
+
+def prune(epoch: int, _: float) -> None:
+    if epoch == 1:
+        raise optuna.TrialPruned
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_pruned_network_leaves_the_group_and_the_others_go_on(dropout: float) -> None:
+    outcomes = train_group(range(3), dropout=dropout, hooks={1: prune})
+    assert isinstance(outcomes[1], optuna.TrialPruned)
+    for index in (0, 2):
+        (alone,) = train_group([index], dropout=dropout)
+        assert_equal(outcomes[index], alone)
+
+
+def test_a_diverging_network_fails_alone() -> None:
+    outcomes = train_group(range(3), spoilt=2)
+    assert isinstance(outcomes[2], TrainingDiverged)
+    for index in (0, 1):
+        (alone,) = train_group([index])
+        assert_equal(outcomes[index], alone)
+
+
+def test_when_all_have_left_it_ends() -> None:
+    epochs: list[int] = []
+
+    def note_and_prune(epoch: int, score: float) -> None:
+        epochs.append(epoch)
+        prune(epoch, score)
+
+    outcomes = train_group(range(3), hooks=dict.fromkeys(range(3), note_and_prune))
+    assert all(isinstance(outcome, optuna.TrialPruned) for outcome in outcomes)
+    assert epochs == [0, 0, 0, 1, 1, 1]
 
 
 class Rows:
