@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -415,7 +416,8 @@ def storage_url(
 ) -> str:
     """Return the database URL: `--storage`, MFAS_STORAGE, the study file's, or `mfas.db` in the home folder."""
     values = os.environ if environment is None else environment
-    return option or values.get("MFAS_STORAGE") or (spec and spec.storage) or f"sqlite:///{home / 'mfas.db'}"
+    in_home = f"sqlite:///{quote(str(home / 'mfas.db'))}"  # A folder's name may have what means something in a URL.
+    return option or values.get("MFAS_STORAGE") or (spec and spec.storage) or in_home
 
 
 def data_root(option: Path | None, environment: Mapping[str, str] | None = None) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import logging
@@ -10,7 +11,8 @@ import socket
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,7 +20,7 @@ from typing import Any, Self, TypeVar
 import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -34,6 +36,8 @@ _Result = TypeVar("_Result")
 SQLITE_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 10
 CREATION_ATTEMPTS = 8
+UNRECORDED_GRACE_S = 60
+"""A worker records itself with a trial right after asking for it, which takes a second or so when it leads a step."""
 
 
 def masked(url: str) -> str:
@@ -265,8 +269,9 @@ def is_one_host(url: str) -> bool:
 def reap_dead(storage: BaseStorage, name: str, *, is_alone: bool) -> list[int]:
     """Fail the running trials whose processes have ended, without a reason, so that the search takes them up again.
 
-    A trial that recorded its process is judged by it. One that died before it could is taken for dead when nobody
-    else can be at work on the study.
+    A trial that recorded its process is judged by it. When nobody else can be at work on the study, trials of other
+    hosts (a container's name changes with each start) and those that recorded no process are dead too; otherwise one
+    that recorded none within a minute is.
 
     Args:
         storage: The opened database.
@@ -279,8 +284,7 @@ def reap_dead(storage: BaseStorage, name: str, *, is_alone: bool) -> list[int]:
     study = optuna.load_study(storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler())
     reaped = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        worker = records.read_worker(trial.system_attrs)
-        if is_alone if worker is None else is_dead(worker):
+        if _is_left(trial, is_alone):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             reaped.append(trial.number)
     if reaped:
@@ -288,6 +292,32 @@ def reap_dead(storage: BaseStorage, name: str, *, is_alone: bool) -> list[int]:
     return reaped
 
 
-def is_connection_error(error: BaseException) -> bool:
-    """Return whether an error says that the database could not be reached or written."""
+def _is_left(trial: FrozenTrial, is_alone: bool) -> bool:
+    worker = records.read_worker(trial.system_attrs)
+    if worker is None:
+        age = datetime.now() - (trial.datetime_start or datetime.now())
+        return is_alone or age > timedelta(seconds=UNRECORDED_GRACE_S)
+    return is_dead(worker) or (is_alone and worker.host != socket.gethostname())
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Return whether an error says that the database could not be reached, read or written."""
     return isinstance(error, sqlalchemy.exc.SQLAlchemyError | optuna.exceptions.StorageInternalError)
+
+
+@contextlib.contextmanager
+def clear_errors(url: str) -> Iterator[None]:
+    """Turn whatever the database raises within into a StorageError that names it.
+
+    Raises:
+        StorageError: The database could not be reached, read or written.
+    """
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ or error
+        text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        raise StorageError(
+            f"{masked(url)}: the study database failed: {text}. What it acknowledged is kept; once it is mended, the "
+            "same command goes on."
+        ) from error

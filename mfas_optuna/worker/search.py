@@ -18,7 +18,6 @@ from mfas_optuna.errors import (
     Interrupted,
     MfasError,
     SearchFailedError,
-    StorageError,
     StudyMismatchError,
     TrainingDiverged,
 )
@@ -79,6 +78,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # The listener says what a user wants to know.
     opened = database.open_storage(request.storage_url)
     with (
+        database.clear_errors(request.storage_url),
         Interrupts() as interrupts,
         database.WorkerLock(request.home / "locks", request.storage_url, request.study_name) as lock,
     ):
@@ -282,10 +282,8 @@ class _Worker:
         except (torch.OutOfMemoryError, MemoryError) as error:
             return self._fail(trial, "out_of_memory", str(error) or "out of memory")
         except Exception as error:  # The trial boundary: whatever it was is recorded with the trial.
-            if database.is_connection_error(error):
-                raise StorageError(
-                    f"{database.masked(self._request.storage_url)}: lost the database: {error}"
-                ) from error
+            if database.is_database_error(error):
+                raise
             if isinstance(error, MfasError) and not isinstance(error, ArithmeticError):
                 self._fail(trial, "given_back", str(error))
                 raise

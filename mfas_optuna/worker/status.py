@@ -73,24 +73,27 @@ def status(request: SearchRequest) -> StudyStatus:
     Raises:
         StorageError: The database or the study cannot be found.
     """
-    database.check_exists(request.storage_url)
-    study = database.load_study(database.open_storage(request.storage_url), request.study_name)
-    if records.read_scientific(study) is None:
-        raise StorageError(f"Study {request.study_name!r} in this database was not begun by mfas-optuna.")
-    study.sampler = make_sampler(request.spec)
-    trials = study.get_trials(deepcopy=False)
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    return StudyStatus(
-        study_name=request.study_name,
-        is_finished=is_over(study, request.spec),
-        n_planned=request.spec.n_trials_planned(),
-        n_by_state=dict(Counter(trial.state.name for trial in trials)),
-        n_by_failure=dict(Counter(records.read_failure(trial.system_attrs) or "its worker ended" for trial in failed)),
-        steps=_steps(trials),
-        best=records.best_networks(trials, request.spec.search.n_finalists),
-        backbones=records.read_backbones(study) or {},
-        timings_s=records.read_timings(study),
-    )
+    with database.clear_errors(request.storage_url):
+        database.check_exists(request.storage_url)
+        study = database.load_study(database.open_storage(request.storage_url), request.study_name)
+        if records.read_scientific(study) is None:
+            raise StorageError(f"Study {request.study_name!r} in this database was not begun by mfas-optuna.")
+        study.sampler = make_sampler(request.spec)
+        trials = study.get_trials(deepcopy=False)
+        failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+        return StudyStatus(
+            study_name=request.study_name,
+            is_finished=is_over(study, request.spec),
+            n_planned=request.spec.n_trials_planned(),
+            n_by_state=dict(Counter(trial.state.name for trial in trials)),
+            n_by_failure=dict(
+                Counter(records.read_failure(trial.system_attrs) or "its worker ended" for trial in failed)
+            ),
+            steps=_steps(trials),
+            best=records.best_networks(trials, request.spec.search.n_finalists),
+            backbones=records.read_backbones(study) or {},
+            timings_s=records.read_timings(study),
+        )
 
 
 def _steps(trials: Sequence[FrozenTrial]) -> list[StepStatus]:

@@ -11,6 +11,7 @@ from mfas_optuna import MFASSampler
 from mfas_optuna import spec as settings
 from mfas_optuna.errors import SpecError, UnknownStudyError
 from mfas_optuna.spec import StudySpec, differences, load_spec
+from mfas_optuna.storage import open_storage
 from mfas_optuna.worker.samplers import make_sampler
 
 SHIPPED = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
@@ -182,6 +183,14 @@ def test_precedence_of_the_database() -> None:
     assert settings.storage_url(None, in_file, home, environment) == "sqlite:///environment.db"
     assert settings.storage_url(None, in_file, home, {}) == "sqlite:///file.db"
     assert settings.storage_url(None, load(), home, {}) == "sqlite:////home/x/mfas.db"
+
+
+@pytest.mark.parametrize("name", ["a b", "a?b", "a%41", "a#b", "a{x}", "ä"])
+def test_the_home_may_have_any_name(name: str, tmp_path: Path) -> None:
+    url = settings.storage_url(None, load(), tmp_path / name, {})
+    open_storage(url)
+    assert (tmp_path / name / "mfas.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_precedence_of_the_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -153,12 +153,33 @@ def test_trials_of_the_dead_fail_without_a_reason(url: str, is_alone: bool) -> N
     elsewhere = running_trial(study, WorkerIdentity("another host", "b", 1, 1))
     unknown = running_trial(study, None)
     reaped = database.reap_dead(database.open_storage(url), "s", is_alone=is_alone)
-    assert reaped == ([dead, unknown] if is_alone else [dead])
+    assert reaped == ([dead, elsewhere, unknown] if is_alone else [dead])
     states = {trial.number: trial.state for trial in study.trials}
-    assert states[living] == states[elsewhere] == TrialState.RUNNING
+    assert states[living] == TrialState.RUNNING
     assert states[dead] == TrialState.FAIL
     assert records.read_failure(study.trials[dead].system_attrs) is None
     assert database.reap_dead(database.open_storage(url), "s", is_alone=is_alone) == []
+
+
+def test_a_trial_that_nobody_recorded_for_a_minute_is_dead(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between asking and recording, while others live: nobody is alone, and nobody knows whose it was."""
+    study = make_study(url)
+    number = running_trial(study, None)
+    storage = database.open_storage(url)
+    assert database.reap_dead(storage, "s", is_alone=False) == []
+    monkeypatch.setattr(database, "UNRECORDED_GRACE_S", 0)
+    assert database.reap_dead(storage, "s", is_alone=False) == [number]
+
+
+def test_what_the_database_raises_becomes_one_clear_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "SQLITE_TIMEOUT_S", 0.1)
+    study = make_study(url)
+    holder = sqlite3.connect(url.removeprefix("sqlite:///"))
+    holder.execute("BEGIN IMMEDIATE")
+    said = r"mfas\.db: the study database failed: database is locked.*the same command goes on"
+    with pytest.raises(StorageError, match=said), database.clear_errors(url):
+        study.ask()
+    holder.close()
 
 
 def test_the_worker_lock_tells_whether_one_is_alone(tmp_path: Path) -> None:
