@@ -144,12 +144,14 @@ class TrialRunner:
 
     def _seed(self, study: optuna.Study, trial: optuna.Trial) -> int:
         """Return the seed of a trial's training: it follows the trial's place, so that a repeated one is the same."""
-        proposal = records.read_proposal(records.system_attributes(study, records.trial_id_of(trial)))
+        attributes = records.system_attributes(study, records.trial_id_of(trial))
+        proposal = records.read_proposal(attributes)
         base = self._spec.search.seed
         if proposal is not None and proposal.is_scheduled:
             place: Sequence[int] = (proposal.iteration, proposal.depth, proposal.slot, proposal.attempt)
             return seed_from(base, "train", *place)
-        return seed_from(base, "train", ordinal(study, trial.number))
+        ordinal = records.read_ordinal(attributes)
+        return seed_from(base, "train", _n_before(study, trial.number) if ordinal is None else ordinal)
 
     def _complete(self, study: optuna.Study) -> list[tuple[Order, list[LayerRecord]]]:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -164,8 +166,8 @@ class TrialRunner:
         return (proposal.iteration * self._space.max_depth + proposal.depth - 1, proposal.slot, trial.number)
 
 
-def ordinal(study: optuna.Study, number: int) -> int:
-    """Return a trial's place among the trials that did not fail, from 0: the same after a kill and a repetition."""
+def _n_before(study: optuna.Study, number: int) -> int:
+    """Return how many trials before this one did not fail: the same after a kill and a repetition."""
     return sum(
         trial.number < number and trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         for trial in study.get_trials(deepcopy=False)

@@ -22,7 +22,7 @@ from torch import nn
 
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
-from mfas_optuna.datasets import Dataset, compare_with_paper, load_dataset
+from mfas_optuna.datasets import Dataset, build_dataset, compare_with_paper, load_dataset
 from mfas_optuna.errors import BlobError, CacheError, HomeError, StudyMismatchError
 from mfas_optuna.features.cache import FeatureSet, open_features, write_features
 from mfas_optuna.features.extract import extract
@@ -113,6 +113,7 @@ class Preparation:
         self._say = say
         self._store = FolderBlobStore(weights_folder(home))
         self._loaded: Dataset | None = None
+        self._force = False
         self._timings: dict[str, float] = {}
 
     def run(self, *, recorded: Mapping[str, Any] | None = None, force: bool = False) -> Prepared:
@@ -126,14 +127,14 @@ class Preparation:
             CacheError: A cached file is damaged.
             StudyMismatchError: The backbones here are not those the study was begun with.
         """
+        self._force = force
         with locked(self._home, f"prepare-{self._key()[:16]}", self._say):
             backbones = {
-                modality: self._backbone(modality, settings, force)
-                for modality, settings in self._spec.backbones.items()
+                modality: self._backbone(modality, settings) for modality, settings in self._spec.backbones.items()
             }
             self._check_recorded(backbones, recorded)
             self._compare_with_paper(backbones)
-            features, key = self._features(backbones, force)
+            features, key = self._features(backbones)
         return Prepared(features, key, backbones, features.card, dict(self._timings))
 
     # Data.
@@ -142,11 +143,19 @@ class Preparation:
         if self._loaded is None:
             started = time.perf_counter()
             self._say(f"Data: {self._spec.dataset.name}")
-            self._loaded = load_dataset(
-                self._spec.dataset, home=self._home, data_root=self._data_root, progress=self._progress
-            )
+            self._loaded = self._load_data()
             self._timings["data"] = time.perf_counter() - started
         return self._loaded
+
+    def _load_data(self) -> Dataset:
+        places: dict[str, Any] = {"home": self._home, "data_root": self._data_root, "progress": self._progress}
+        try:
+            return load_dataset(self._spec.dataset, **places)
+        except CacheError as error:
+            if not self._force:
+                raise CacheError(f"{error} Run `{self._rebuild_command}` to build it again.") from error
+        build_dataset(self._spec.dataset, **places, force=True)
+        return load_dataset(self._spec.dataset, **places)
 
     def _key(self) -> str:
         scientific = self._spec.scientific()
@@ -154,12 +163,12 @@ class Preparation:
 
     # Backbones.
 
-    def _backbone(self, modality: str, settings: BackboneSettings, force: bool) -> TrainedBackbone:
+    def _backbone(self, modality: str, settings: BackboneSettings) -> TrainedBackbone:
         values = settings.model_dump(mode="json", exclude={"features"})
         key = fingerprint([self._spec.dataset.model_dump(mode="json"), modality, values])
         index = self._home / "backbones" / f"{self._spec.dataset.name}-{modality}-{key[:12]}.json"
-        trained = self._read_index(index, force)
-        if trained is not None and not (force and trained.data != self._data().fingerprint):
+        trained = self._read_index(index)
+        if trained is not None and not (self._force and trained.data != self._data().fingerprint):
             return trained
         dataset = self._data()
         self._say(f"Backbone: training {settings.kind} on {modality}, {settings.training.epochs} epochs")
@@ -184,7 +193,7 @@ class Preparation:
         )
         return trained
 
-    def _read_index(self, index: Path, force: bool) -> TrainedBackbone | None:
+    def _read_index(self, index: Path) -> TrainedBackbone | None:
         if not index.exists():
             return None
         try:
@@ -192,7 +201,7 @@ class Preparation:
             trained = TrainedBackbone(**{key: value for key, value in values.items() if key != "version"})
             self._store.get(trained.digest)
         except (ValueError, TypeError, BlobError) as error:
-            if not force:
+            if not self._force:
                 raise CacheError(
                     f"{index}: the trained backbone cannot be used: {error} Run `{self._rebuild_command}` to make it "
                     "again."
@@ -227,7 +236,7 @@ class Preparation:
 
     # Features.
 
-    def _features(self, backbones: Mapping[str, TrainedBackbone], force: bool) -> tuple[FeatureSet, str]:
+    def _features(self, backbones: Mapping[str, TrainedBackbone]) -> tuple[FeatureSet, str]:
         scientific = self._spec.scientific()
         identity = {
             "dataset": scientific["dataset"],
@@ -243,7 +252,7 @@ class Preparation:
         }
         key = fingerprint(identity)
         folder = self._home / "features" / f"{self._spec.dataset.name}-{key[:12]}"
-        if folder.exists() and not force:
+        if folder.exists() and not self._force:
             return open_features(folder, identity, rebuild_command=self._rebuild_command), key
         dataset = self._data()
         self._check_same_data(dataset, backbones)

@@ -26,11 +26,16 @@ from mfas_optuna.space import SearchSpace
 SamplerName = Literal["mfas", "random", "tpe"]
 Mode = Literal["calibrated", "paper"]
 
+MAX_PAIRS = 100_000_000
+MAX_SEED = 2**63 - 1
+
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class DigitsSettings(_Settings):
@@ -38,17 +43,17 @@ class DigitsSettings(_Settings):
 
     name: Literal["digits"]
     """Which data set."""
-    n_train: int = Field(default=4000, ge=100)
+    n_train: int = Field(default=4000, ge=100, le=MAX_PAIRS)
     """Pairs to train on."""
-    n_validation: int = Field(default=1000, ge=50)
+    n_validation: int = Field(default=1000, ge=50, le=MAX_PAIRS)
     """Pairs that scores are measured on during the search."""
-    n_test: int = Field(default=1000, ge=50)
+    n_test: int = Field(default=1000, ge=50, le=MAX_PAIRS)
     """Pairs held back for the test."""
     pca_components: int = Field(default=3, ge=1, le=64)
     """Leading principal components that the degraded images keep."""
-    snr_db: float = -8.0
+    snr_db: float = Field(default=-8.0, ge=-100, le=100)
     """Signal-to-noise ratio of the spoken digits, dB."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the splits, the speech and the noise."""
 
 
@@ -60,11 +65,11 @@ class AvmnistSettings(_Settings):
     source: Literal["raw", "npy"] = "raw"
     """`raw`: build from MNIST, FSDD and ESC-10 files; `npy`: read the arrays of the authors' layout, in which case
     the fields below other than the numbers of pairs and the seed do not matter."""
-    n_train: int = Field(default=50_000, ge=100)
+    n_train: int = Field(default=50_000, ge=100, le=MAX_PAIRS)
     """Pairs to train on; the paper's 55,000 less the validation pairs."""
-    n_validation: int = Field(default=5_000, ge=50)
+    n_validation: int = Field(default=5_000, ge=50, le=MAX_PAIRS)
     """Pairs that scores are measured on during the search."""
-    n_test: int = Field(default=10_000, ge=50)
+    n_test: int = Field(default=10_000, ge=50, le=MAX_PAIRS)
     """Pairs held back for the test."""
     degradation: Literal["leading", "residual"] = "leading"
     """Keep the leading principal components of the images, or what is left without them."""
@@ -72,9 +77,9 @@ class AvmnistSettings(_Settings):
     """How many leading components; not together with `pca_energy`."""
     pca_energy: float | None = Field(default=None, gt=0, lt=1)
     """Fraction of the variance that the leading components hold; the paper removes 75 %."""
-    snr_db: float = -12.0
+    snr_db: float = Field(default=-12.0, ge=-100, le=100)
     """Signal-to-noise ratio of the spoken digits over the unpadded recording, dB."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the pairing, the offsets and the noise."""
 
     @model_validator(mode="before")
@@ -105,7 +110,7 @@ class UnimodalTraining(_Settings):
     """Peak learning rate of AdamW under a one-cycle schedule."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """AdamW's decoupled weight decay."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the initial weights and of the order of samples."""
 
 
@@ -115,7 +120,7 @@ class LeNetSettings(_Settings):
 
     kind: Literal["lenet"]
     """Which network."""
-    channels: list[int] = Field(min_length=1)
+    channels: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
     """Output channels of each convolution, first to last."""
     features: list[str] = Field(min_length=1)
     """Names of the submodules whose pooled outputs the search may choose (M or N of the paper is their number)."""
@@ -172,7 +177,7 @@ class SearchSettings(_Settings):
     """Fraction of a step that must be finished before the next one opens."""
     n_finalists: int = Field(default=5, ge=1)
     """How many of the best architectures are the result."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of every random choice of the search and of the trials' training."""
 
     @model_validator(mode="after")

@@ -103,18 +103,30 @@ def _prepare_sqlite(parsed: URL) -> None:
     path = Path(str(parsed.database))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("BEGIN IMMEDIATE")  # Finds out whether it can be written.
-            connection.rollback()
-        finally:
-            connection.close()
+        _switch_to_wal(path)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(
             f"{path}: the study database cannot be opened for writing: {error}. "
             "Check the folder's permissions and free space, or name another with --storage."
         ) from error
+
+
+def _switch_to_wal(path: Path) -> None:
+    deadline = time.monotonic() + SQLITE_TIMEOUT_S
+    while True:
+        connection = sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("BEGIN IMMEDIATE")  # Finds out whether it can be written.
+            connection.rollback()
+            return
+        except sqlite3.OperationalError as error:
+            # Two processes that switch a new database at once: one is refused without the time-out's being waited for.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        finally:
+            connection.close()
 
 
 def _set_synchronous_normal(connection: sqlite3.Connection, _record: object) -> None:
@@ -223,7 +235,20 @@ def _process_start(pid: int) -> int | None:
 class WorkerLock:
     """A lock file that every worker of a study on this host holds while it lives; the system frees it at any death."""
 
-    def __init__(self, folder: Path, url: str, study_name: str) -> None:
+    def __init__(self, home: Path, url: str, study_name: str) -> None:
+        """Take the lock.
+
+        Args:
+            home: The home folder; the lock of a SQLite database lies beside the database, however it is spelled.
+            url: The database.
+            study_name: The study's name in it.
+        """
+        parsed = make_url(url)
+        folder = home
+        if parsed.get_backend_name() == "sqlite":
+            path = Path(str(parsed.database)).resolve()
+            folder, url = path.parent, str(path)
+        folder /= "locks"
         digest = hashlib.sha256(f"{url}\x1f{study_name}".encode()).hexdigest()[:24]
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / f"worker-{digest}.lock").open("a")

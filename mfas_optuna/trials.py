@@ -28,6 +28,7 @@ _Record = TypeVar("_Record")
 # System attributes of a trial.
 _PROPOSAL = "mfas:proposal"
 _PLAN = "mfas:plan"
+_ORDINAL = "mfas:ordinal"
 _FAILURE = "mfas:failure"
 _WORKER = "mfas:worker"
 _FIXED_PARAMETERS = "fixed_params"  # Optuna's own, of an enqueued trial.
@@ -195,6 +196,16 @@ def _read(record: type[_Record], value: Any) -> _Record | None:
     if not isinstance(value, Mapping) or value.get("version") != RECORD_VERSION:
         return None
     return record(**{key: item for key, item in value.items() if key != "version"})
+
+
+def write_ordinal(study: optuna.Study, trial: FrozenTrial, ordinal: int) -> None:
+    """Record which draw of an independent sampler a running trial is."""
+    _set_system(study, trial._trial_id, _ORDINAL, ordinal)
+
+
+def read_ordinal(system_attrs: Mapping[str, Any]) -> int | None:
+    """Return which draw of an independent sampler a trial is, or None when it recorded none."""
+    return system_attrs.get(_ORDINAL)
 
 
 def is_enqueued(system_attrs: Mapping[str, Any]) -> bool:

@@ -127,7 +127,9 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
     console = _console()
     done = status.n_by_state.get("COMPLETE", 0) + status.n_by_state.get("PRUNED", 0)
     state = "finished" if status.is_finished else "not finished"
-    console.print(Text(f"Study {status.study_name}: {state}, {done} of {status.n_planned} trials", style="bold"))
+    console.print(
+        Text(f"Study {status.study_name}: {state}, {done} of {max(done, status.n_planned)} trials", style="bold")
+    )
     for modality, record in status.backbones.items():
         console.print(
             Text(
@@ -192,7 +194,7 @@ def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
 
 def _as_toml(values: Mapping[str, Any], path: str = "") -> str:
     lines = [
-        f"{key} = {json.dumps(value)}"
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
         for key, value in values.items()
         if value is not None and not isinstance(value, dict)
     ]

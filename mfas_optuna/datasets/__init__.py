@@ -96,6 +96,6 @@ def _write(settings: DatasetSettings, folder: Path, data_root: Path | None, prog
 def _check_source(folder: Path, stored: dict[str, object], found: dict[str, object]) -> None:
     if found and found != stored:
         raise CacheError(
-            f"{folder}: built from other arrays than those in the data folder now. Run `mfas-optuna data build "
-            "avmnist` to rebuild it, or name the folder that it was built from."
+            f"{folder}: built from other arrays than those in the data folder now. Name the folder that it was built "
+            "from, or build it again."
         )

@@ -205,7 +205,7 @@ def _read_array(file: Path, name: str, arrays: Mapping[str, Any]) -> npt.NDArray
 
 
 def _damaged(file: Path, name: str, what: str) -> CacheError:
-    return CacheError(f"{file}: {what}. Run `mfas-optuna data build {name}` to rebuild it.")
+    return CacheError(f"{file}: data of {name}, {what}.")
 
 
 def _fsync(path: Path) -> None:

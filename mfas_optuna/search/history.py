@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -18,6 +19,9 @@ from mfas_optuna.search.steps import Decision, Ledger, Schedule, SearchStep, Sta
 from mfas_optuna.space import Architecture, SearchSpace
 
 _log = logging.getLogger(__name__)
+
+UNRECORDED_GRACE_S = 60
+"""An ask records its place within a fit's time; one that did not within a minute died, or is of another program."""
 
 _STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running",
@@ -203,7 +207,7 @@ class History:
             fold.last_step = step
             if trial.state == TrialState.RUNNING:
                 self._take(fold, self._space.architecture(proposal.network))
-        elif proposal is None and trial.state == TrialState.RUNNING and not records.is_enqueued(attributes):
+        elif proposal is None and _is_about_to_record(trial):
             fold.n_unrecorded += 1
         if architecture is not None and score is not None:
             self._take(fold, architecture)
@@ -222,3 +226,11 @@ class History:
             self._warned.add(trial.number)
             _log.warning("Trial %d is complete with the score %r; it is ignored. Make it fail.", trial.number, value)
         return None
+
+
+def _is_about_to_record(trial: FrozenTrial) -> bool:
+    """Whether a trial without a place will soon have one: it is being asked for, and not since a minute."""
+    if trial.state != TrialState.RUNNING or records.is_enqueued(trial.system_attrs):
+        return False
+    now = datetime.now()
+    return now - (trial.datetime_start or now) < timedelta(seconds=UNRECORDED_GRACE_S)

@@ -105,7 +105,7 @@ class MFASSampler(BaseSampler):
         )
         temperatures = TemperatureSchedule(highest, temperature_min, temperature_decay)
         self._planner = Planner(space, self.schedule, temperatures, mode=mode, seed=self.seed)
-        self._independent = RandomSampler(seed=self.seed)
+        self._independent = RandomSampler(seed=self.seed % 2**32)
         self._forget()
 
     def _forget(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from mfas_optuna.objective import ordinal
+from mfas_optuna import trials as records
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.search.sampler import MFASSampler
 from mfas_optuna.spec import StudySpec
@@ -46,41 +46,63 @@ def make_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
 
 
 class ReseededSampler(BaseSampler):
-    """One of Optuna's own samplers, seeded anew for each trial by its place among the trials that did not fail.
+    """One of Optuna's own samplers, seeded anew for each trial by its ordinal: the number of its draw.
 
-    So a search that was killed and resumed proposes what an uninterrupted one would have.
+    A trial takes the smallest ordinal that is free. One that died, or was given back, frees its own; one that failed
+    for a recorded reason does not, since it would fail again. So a search that was killed and resumed proposes what an
+    uninterrupted one would have.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
         self._make = make
         self._seed = seed
-        self._inner = threading.local()
+        self._of_trial: dict[int, BaseSampler] = {}
 
-    def _current(self) -> BaseSampler:
-        inner: BaseSampler | None = getattr(self._inner, "sampler", None)
-        return inner if inner is not None else self._make(self._seed)
+    def _sampler(self, trial: FrozenTrial) -> BaseSampler:
+        return self._of_trial.get(trial._trial_id) or self._make(self._seed)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Seed the sampler for this trial."""
-        self._inner.sampler = self._make(seed_from(self._seed, "sampler", ordinal(study, trial.number)) % 2**32)
-        self._current().before_trial(study, trial)
+        """Seed a sampler for this trial."""
+        ordinal = _free_ordinal(study, trial.number)
+        records.write_ordinal(study, trial, ordinal)
+        sampler = self._make(seed_from(self._seed, "sampler", ordinal) % 2**32)
+        self._of_trial[trial._trial_id] = sampler
+        sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Ask the sampler."""
-        return self._current().infer_relative_search_space(study, trial)
+        """Ask the trial's sampler."""
+        return self._sampler(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Ask the sampler."""
-        return self._current().sample_relative(study, trial, search_space)
+        """Ask the trial's sampler."""
+        return self._sampler(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Ask the sampler."""
-        return self._current().sample_independent(study, trial, param_name, param_distribution)
+        """Ask the trial's sampler."""
+        return self._sampler(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        """Tell the sampler."""
-        self._current().after_trial(study, trial, state, values)
+        """Tell the trial's sampler, and forget it."""
+        self._sampler(trial).after_trial(study, trial, state, values)
+        self._of_trial.pop(trial._trial_id, None)
+
+
+def _free_ordinal(study: optuna.Study, number: int) -> int:
+    """Return the smallest ordinal that no trial of a smaller number holds, or is presumed to be about to take."""
+    taken: set[int] = set()
+    n_unrecorded = 0
+    for trial in study.get_trials(deepcopy=False):
+        is_lost = trial.state == TrialState.FAIL and records.read_failure(trial.system_attrs) in (None, "given_back")
+        if trial.number >= number or is_lost:
+            continue
+        ordinal = records.read_ordinal(trial.system_attrs)
+        if ordinal is not None:
+            taken.add(ordinal)
+        elif trial.state == TrialState.RUNNING:
+            n_unrecorded += 1
+    free = (ordinal for ordinal in itertools.count() if ordinal not in taken)
+    return next(itertools.islice(free, n_unrecorded, None))

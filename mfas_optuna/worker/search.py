@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import optuna
 import torch
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
@@ -80,7 +82,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
     with (
         database.clear_errors(request.storage_url),
         Interrupts() as interrupts,
-        database.WorkerLock(request.home / "locks", request.storage_url, request.study_name) as lock,
+        database.WorkerLock(request.home, request.storage_url, request.study_name) as lock,
     ):
         sampler = make_sampler(request.spec)
         study, is_new = database.create_study(
@@ -236,7 +238,9 @@ class _Worker:
                     message = trial.user_attrs.get(records.FAILURE_MESSAGE, "no reason was recorded")
                     raise SearchFailedError(f"{n_failed_in_a_row} trials failed in a row; the last because: {message}")
         finally:
-            records.add_timing(self._study, "search", time.perf_counter() - started)
+            # An error of the database that ends the loop must not be replaced by one from here.
+            with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                records.add_timing(self._study, "search", time.perf_counter() - started)
 
     def _reap_now_and_then(self) -> None:
         """While there is nothing to do but wait for others' trials: see to it that those others live."""
@@ -281,6 +285,9 @@ class _Worker:
             return self._fail(trial, "diverged", str(error))
         except (torch.OutOfMemoryError, MemoryError) as error:
             return self._fail(trial, "out_of_memory", str(error) or "out of memory")
+        except optuna.exceptions.UpdateFinishedTrialError:
+            _log.warning("Trial %d was ended by another worker, which took this one for dead.", trial.number)
+            return None
         except Exception as error:  # The trial boundary: whatever it was is recorded with the trial.
             if database.is_database_error(error):
                 raise
@@ -292,5 +299,6 @@ class _Worker:
         return study.tell(trial, result.score, skip_if_finished=True)
 
     def _fail(self, trial: optuna.Trial, reason: records.FailureReason, message: str) -> FrozenTrial:
-        records.write_failure(self._study, trial, reason, message)
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            records.write_failure(self._study, trial, reason, message)
         return self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)

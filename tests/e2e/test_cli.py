@@ -115,6 +115,15 @@ def test_studies_and_show(cli: Cli) -> None:
     assert "8 layers" in cli.ok("show", "--study", "tiny")
 
 
+def test_a_title_may_have_any_sign(cli: Cli) -> None:
+    (cli.folder / "signs.toml").write_text(
+        TINY.replace("A study for tests", 'Ärger \U0001f600 \\"x\\"'), encoding="utf-8"
+    )
+    text = cli.ok("show", "--study", "signs.toml")
+    (cli.folder / "copy.toml").write_text(text, encoding="utf-8")
+    assert cli.ok("show", "--study", "copy.toml") == text
+
+
 @pytest.mark.parametrize("study", ["tiny", "avmnist", "digits"])
 def test_what_show_prints_is_a_study_file(cli: Cli, study: str) -> None:
     text = cli.ok("show", "--study", study, COLUMNS="40")
@@ -306,7 +315,9 @@ def test_damaged_data_are_noticed(cli: Cli) -> None:
     damage(file, "flipped")
     message = refused(cli, *SEARCH)
     assert file.name in message
-    assert "mfas-optuna data build" in message
+    assert "mfas-optuna prepare --study tiny --force" in message
+    cli.ok("prepare", "--study", "tiny", "--force")
+    cli.ok(*SEARCH, "--quiet", "--trials", "1")
 
 
 def test_diverging_training_fails_its_trials_with_the_reason(cli: Cli) -> None:

@@ -118,6 +118,11 @@ def test_wrong_options_are_named(changes: dict[str, Any], said: str) -> None:
         ("search", {"temperature_min": 3.0, "temperature_max": 2.0}, "temperature_min must be below"),
         ("dataset", {"name": "avmnist", "pca_components": None}, "exactly one of pca_components and pca_energy"),
         ("dataset", {"name": "digits", "n_train": 5}, "dataset.n_train"),
+        ("dataset", {"name": "digits", "n_train": 10**11}, "dataset.n_train"),
+        ("dataset", {"name": "digits", "snr_db": float("inf")}, "dataset.snr_db"),
+        ("dataset", {"name": "digits", "snr_db": -4000.0}, "dataset.snr_db"),
+        ("training", {"learning_rate": float("nan")}, "training.learning_rate"),
+        ("search", {"seed": 10**22}, "search.seed"),
     ],
 )
 def test_settings_that_contradict_each_other(section: str, values: dict[str, Any], said: str) -> None:

@@ -183,19 +183,27 @@ def test_what_the_database_raises_becomes_one_clear_error(url: str, monkeypatch:
 
 
 def test_the_worker_lock_tells_whether_one_is_alone(tmp_path: Path) -> None:
-    with database.WorkerLock(tmp_path, "u", "s") as first:
+    with database.WorkerLock(tmp_path, "postgresql://h/x", "s") as first:
         assert first.is_only_worker
-        with database.WorkerLock(tmp_path, "u", "another") as other:
+        with database.WorkerLock(tmp_path, "postgresql://h/x", "another") as other:
             assert other.is_only_worker
         first.share()
         assert first.is_alone_now()
-        with database.WorkerLock(tmp_path, "u", "s") as second:
+        with database.WorkerLock(tmp_path, "postgresql://h/x", "s") as second:
             assert not second.is_only_worker
             assert not first.is_alone_now()
             assert not second.is_alone_now()
         assert first.is_alone_now()
-    with database.WorkerLock(tmp_path, "u", "s") as third:
+    with database.WorkerLock(tmp_path, "postgresql://h/x", "s") as third:
         assert third.is_only_worker
+
+
+def test_one_database_has_one_lock_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with database.WorkerLock(tmp_path / "a", f"sqlite:///{tmp_path / 'x.db'}", "s") as first:
+        first.share()
+        with database.WorkerLock(tmp_path / "b", "sqlite:///x.db", "s") as second:
+            assert not second.is_only_worker
 
 
 def test_the_database_survives_a_kill_in_the_middle_of_writing(url: str, tmp_path: Path) -> None:

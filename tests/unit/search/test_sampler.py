@@ -489,3 +489,15 @@ def test_calibrated_does_not_plan_a_network_that_is_running() -> None:
     assert [plan.iteration for plan in plans if plan is not None] == [0, 0, 1]
     assert running not in next(plan.networks for plan in plans if plan is not None and plan.iteration == 1)
     study.tell(over_draw, score(TWO_DEEP.suggest(over_draw)))
+
+
+def test_a_trial_that_died_while_being_asked_for_holds_no_slot_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(make_sampler())
+    study.optimize(objective(), n_trials=3)
+    study._storage.create_new_trial(study._study_id)  # Killed before it could record a place.
+    assert study.sampler.decide(study).slot == 4
+    monkeypatch.setattr("mfas_optuna.search.history.UNRECORDED_GRACE_S", 0)
+    assert study.sampler.decide(study).slot == 3
+    run(study)
+    assert study.sampler.is_finished(study)
+    assert len(study.trials) == N_PLANNED + 1

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mfas_optuna import MFASSampler
+from mfas_optuna import trials as records
 from mfas_optuna.errors import DeviceError
 from mfas_optuna.spec import load_spec
 from mfas_optuna.worker.request import choose_device
@@ -40,6 +41,29 @@ def test_a_resumed_search_proposes_what_an_uninterrupted_one_would(name: str) ->
     uninterrupted = run(name, 0, [])
     assert run(name, 0, [3, 4, 15]) == uninterrupted
     assert run(name, 1, []) != uninterrupted
+
+
+@pytest.mark.parametrize("name", ["random", "tpe"])
+def test_a_network_that_failed_for_a_reason_is_not_drawn_again(name: str) -> None:
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(SPEC.with_search(sampler=name)))
+    drawn = []
+    for _ in range(10):
+        trial = study.ask()
+        drawn.append(SPACE.suggest(trial).paper_notation())
+        records.write_failure(study, trial, "diverged", "for the test")
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert len(set(drawn)) > 5
+    assert [records.read_ordinal(trial.system_attrs) for trial in study.trials] == list(range(10))
+
+
+def test_a_dead_trials_draw_is_taken_up_and_no_living_ones() -> None:
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(SPEC.with_search(sampler="random")))
+    trials = [study.ask() for _ in range(3)]
+    networks = [SPACE.suggest(trial) for trial in trials]
+    study.tell(trials[1], state=optuna.trial.TrialState.FAIL)
+    again = study.ask()
+    assert SPACE.suggest(again) == networks[1]
+    assert SPACE.suggest(study.ask()) not in networks
 
 
 def test_the_sampler_of_a_study_has_its_settings() -> None:
