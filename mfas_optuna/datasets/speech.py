@@ -114,7 +114,6 @@ _DIGITS: tuple[tuple[_Key, ...], ...] = (
         _Key(1.0, 260, 1500, 2500, 0.3, 0.0, 3000),
     ),
 )
-N_DIGITS = len(_DIGITS)
 
 
 def utter(digits: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.float32]:
