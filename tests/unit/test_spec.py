@@ -205,3 +205,10 @@ def test_precedence_of_the_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert settings.data_root(Path("a"), {"MFAS_DATA": "b"}) == Path("a")
     assert settings.data_root(None, {"MFAS_DATA": "b"}) == Path("b")
     assert settings.data_root(None, {}) is None
+
+
+def test_a_convolution_has_at_least_one_channel() -> None:
+    tree = load().model_dump(mode="python")
+    tree["backbones"]["audio"]["channels"] = [0, 4, 8]
+    with pytest.raises(SpecError, match=r"backbones\.audio\.channels\.0: input should be greater than or equal to 1"):
+        settings._validate(tree, "x.toml")

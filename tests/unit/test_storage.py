@@ -230,3 +230,17 @@ while True:
     states = [trial.state for trial in make_study(url).trials]
     assert set(states) <= {TrialState.COMPLETE, TrialState.RUNNING}
     assert states.count(TrialState.RUNNING) <= 3
+
+
+def switch_many(folder: Path, count: int) -> int:
+    """Open new databases by name; return how many could be opened."""
+    for number in range(count):
+        database._switch_to_wal(folder / f"{number}.db")
+    return count
+
+
+def test_new_databases_opened_at_once(tmp_path: Path) -> None:
+    """The switch to write-ahead logging is refused to one of two processes that make it at once."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        assert pool.starmap(switch_many, [(tmp_path, 30)] * 4) == [30] * 4
