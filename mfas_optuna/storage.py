@@ -214,7 +214,7 @@ def is_dead(worker: WorkerIdentity) -> bool:
     except PermissionError:
         pass
     started = _process_start(worker.pid)
-    return started is not None and started != worker.process_start
+    return _is_zombie(worker.pid) or (started is not None and started != worker.process_start)
 
 
 def _boot_id() -> str:
@@ -225,11 +225,23 @@ def _boot_id() -> str:
 
 
 def _process_start(pid: int) -> int | None:
+    fields = _process_fields(pid)
+    return int(fields[19]) if fields else None  # Field 22 of proc(5): start time in clock ticks.
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and waits for its parent to take note, which some containers' never does."""
+    fields = _process_fields(pid)
+    return bool(fields) and fields[0] == "Z"
+
+
+def _process_fields(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third on, the state; none where it cannot be read."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[19])  # Field 22 of proc(5): start time in clock ticks.
+        return []
+    return text.rpartition(")")[2].split()
 
 
 class WorkerLock:

@@ -17,6 +17,7 @@ from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.datasets import build_dataset
 from mfas_optuna.errors import (
+    CacheError,
     Interrupted,
     MfasError,
     SearchFailedError,
@@ -59,13 +60,16 @@ def build_data(request: SearchRequest, listener: Listener, *, force: bool = Fals
     """
     check_home(request.home)
     with Interrupts() as interrupts, interrupts.immediate():
-        return build_dataset(
-            request.spec.dataset,
-            home=request.home,
-            data_root=request.data_root,
-            progress=listener.progress,
-            force=force,
-        )
+        try:
+            return build_dataset(
+                request.spec.dataset,
+                home=request.home,
+                data_root=request.data_root,
+                progress=listener.progress,
+                force=force,
+            )
+        except CacheError as error:
+            raise CacheError(f"{error} Add --force to build it again.") from error
 
 
 def search(request: SearchRequest, listener: Listener) -> SearchOutcome:

@@ -43,7 +43,10 @@ def test_a_search_on_arrays(cli: Cli, arrays: dict[str, Any]) -> None:
     outcome = cli.json(*SEARCH, "--trials", "6")
     assert outcome["n_finished"] == 6
     assert list(outcome["backbones"]) == ["audio", "image"]
-    assert "avmnist-" in cli.ok("data", "build", "arrays", "--data-root", "arrays")
+    folder = Path(cli.ok("data", "build", "arrays", "--data-root", "arrays").strip())
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    assert "Add --force" in refused(cli, "data", "build", "arrays", "--data-root", "arrays")
+    cli.ok("data", "build", "arrays", "--data-root", "arrays", "--force")
 
 
 def spoil(arrays: dict[str, Any], how: str) -> list[str]:

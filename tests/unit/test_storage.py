@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -143,6 +144,19 @@ def test_the_dead_are_told_from_the_living() -> None:
     assert database.is_dead(WorkerIdentity(ours.host, ours.boot_id, os.getpid(), ours.process_start - 1))
     assert database.is_dead(WorkerIdentity(ours.host, "another boot", os.getpid(), ours.process_start))
     assert not database.is_dead(WorkerIdentity("another host", "another boot", 1, 1))
+
+
+def test_a_zombie_is_dead() -> None:
+    ours = database.this_worker()
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read()  # It has closed everything; nobody has waited for it.
+        deadline = time.monotonic() + 10
+        while not database._is_zombie(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        start = database._process_start(process.pid)
+        assert start is not None
+        assert database.is_dead(WorkerIdentity(ours.host, ours.boot_id, process.pid, start))
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
