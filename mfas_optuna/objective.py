@@ -1,28 +1,36 @@
-"""One trial end to end: architecture, warm-started fusion network, brief training, published weights, record."""
+"""Trials end to end: architectures, warm-started fusion networks, brief training as a group, published weights."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import optuna
 import torch
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from mfas_optuna import trials as records
+from mfas_optuna.errors import MfasError
 from mfas_optuna.features.cache import FeatureSet
 from mfas_optuna.fusion.network import FusionNetwork
+from mfas_optuna.memory import free_bytes
 from mfas_optuna.registry.blobs import FolderBlobStore, encode_layer
 from mfas_optuna.registry.key import WeightKey
-from mfas_optuna.registry.lineage import LayerRecord, Order, versions, warm_start
+from mfas_optuna.registry.lineage import LayerRecord, Order, rounds, versions, warm_start
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.space import Architecture
 from mfas_optuna.spec import StudySpec
-from mfas_optuna.training.brief import BriefData, train_briefly
-from mfas_optuna.trials import LayerWeights
+from mfas_optuna.storage import batch, is_database_error
+from mfas_optuna.training.brief import BriefData, BriefResult, Member, group_bytes, train_jointly
+from mfas_optuna.trials import LayerWeights, TrialRecord
+
+_log = logging.getLogger(__name__)
 
 Interruptible = Callable[[bool], AbstractContextManager[None]]
 
@@ -34,12 +42,45 @@ class TrialResult:
     Attributes:
         architecture: What was trained.
         score: Accuracy on the validation split of the epoch that counts.
-        n_parameters: Weights and biases of the fusion layers, head not counted (the paper's Table 5).
+        record: What is recorded besides the score.
     """
 
     architecture: Architecture
     score: float
-    n_parameters: int
+    record: TrialRecord
+
+
+Outcome = TrialResult | Exception
+"""A result, or what ended a trial: TrialPruned, TrainingDiverged, out of memory, or any other error."""
+_Lineage = list[tuple[Order, list[LayerRecord]]]
+"""Order and layers of trials whose weights count."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a trial stands among the others.
+
+    Attributes:
+        order: Decides whose weights are the latest.
+        rows: Names the order of rows: trials of a step train on the same batches, together or alone.
+        before: Under `snapshot`, only weights of trials with a smaller first number of their order count; None: all.
+        seed: Seed of the initial weights and of dropout.
+    """
+
+    order: Order
+    rows: tuple[int | str, ...]
+    before: int | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Assignment:
+    """A trial with what it trains."""
+
+    trial: optuna.Trial
+    architecture: Architecture
+    keys: list[WeightKey]
+    place: _Place
 
 
 class TrialRunner:
@@ -62,57 +103,35 @@ class TrialRunner:
         self._data = BriefData.load(features, standardize=spec.training.standardize, device=device)
         self._lineage: dict[int, tuple[Order, list[LayerRecord]]] = {}
 
-    def run(self, study: optuna.Study, trial: optuna.Trial, interruptible: Interruptible) -> TrialResult:
-        """Train the trial's network and record everything but its score, which the caller tells.
+    def run(
+        self, study: optuna.Study, trials: Sequence[optuna.Trial], interruptible: Interruptible
+    ) -> list[tuple[optuna.Trial, Outcome]]:
+        """Train the networks of trials, in rounds of those that can be trained at once, and return what became of them.
+
+        Nothing but epoch scores is recorded here: the caller records and tells all of them at once. When a network
+        fails, those of later rounds are not trained and are missing in what is returned: it is to be tried again
+        first, as if all were trained one by one.
 
         Args:
-            study: The trial's study.
-            trial: A trial just asked for.
+            study: The trials' study.
+            trials: Trials just asked for, in the order of their slots.
             interruptible: Gives a context in which a signal may raise at once (True), or not (False).
-
-        Raises:
-            TrainingDiverged: The loss or a weight became NaN or infinite; nothing was published.
-            optuna.TrialPruned: The study's pruner ended it.
         """
-        architecture = self._space.suggest(trial)
-        seed = self._seed(study, trial)
-        generator = torch.Generator().manual_seed(seed)
-        network = self.build(architecture, generator)
-        keys = self._keys(architecture, network)
-        started_from = warm_start(list(network.layers), keys, versions(self._complete(study)), self._store)
-
-        def on_epoch(epoch: int, score: float) -> None:
-            with interruptible(False):
-                trial.report(score, epoch + 1)
-                if trial.should_prune():
-                    raise optuna.TrialPruned(f"pruned after epoch {epoch + 1}")
-
-        started = time.perf_counter()
-        with interruptible(True):
-            result = train_briefly(
-                network,
-                architecture,
-                self._data,
-                self._space,
-                self._spec.training,
-                generator=generator,
-                on_epoch=on_epoch,
-            )
-        seconds = time.perf_counter() - started
-        published = [self._store.put(encode_layer(state)) for state in result.layer_states]
-        records.write_result(
-            trial,
-            architecture=architecture.paper_notation(),
-            n_parameters=network.n_fusion_parameters,
-            best_epoch=result.best_epoch + 1,
-            training_s=round(seconds, 3),
-            seed=seed,
-            weights=[
-                LayerWeights(key.as_text(), start, digest)
-                for key, start, digest in zip(keys, started_from, published, strict=True)
-            ],
-        )
-        return TrialResult(architecture, result.score, network.n_fusion_parameters)
+        assignments = [self._assign(study, trial) for trial in trials]
+        earlier = self._earlier(study)
+        ended: list[tuple[optuna.Trial, Outcome]] = []
+        for indices in self._rounds(assignments):
+            members = [assignments[index] for index in indices]
+            outcomes = self._train(study, members, earlier, interruptible)
+            ended += [(member.trial, outcome) for member, outcome in zip(members, outcomes, strict=True)]
+            for member, outcome in zip(members, outcomes, strict=True):
+                if isinstance(outcome, TrialResult):
+                    earlier.append((member.place.order, _layer_records(outcome.record.weights)))
+            if any(
+                isinstance(outcome, Exception) and not isinstance(outcome, optuna.TrialPruned) for outcome in outcomes
+            ):
+                break
+        return ended
 
     def build(self, architecture: Architecture, generator: torch.Generator) -> FusionNetwork:
         """Return a fresh fusion network of this study on its device."""
@@ -127,43 +146,189 @@ class TrialRunner:
         )
         return network.to(self._device)
 
-    def time_trial(self, architecture: Architecture, seed: int) -> float:
-        """Return the seconds that one brief training takes; nothing is recorded."""
-        generator = torch.Generator().manual_seed(seed)
-        network = self.build(architecture, generator)
+    def time_group(self, architectures: Sequence[Architecture], seed: int) -> float:
+        """Return the seconds that brief training of networks of one step takes; nothing is recorded."""
+        if self._spec.fusion.sharing == "snapshot":
+            divided = [list(range(len(architectures)))]
+        else:
+            divided = rounds([self._keys(architecture) for architecture in architectures])
         started = time.perf_counter()
-        train_briefly(network, architecture, self._data, self._space, self._spec.training, generator=generator)
+        for indices in divided:
+            members = []
+            for index in indices:
+                generator = torch.Generator().manual_seed(seed_from(seed, index))
+                members.append(Member(self.build(architectures[index], generator), architectures[index], generator))
+            rows = torch.Generator().manual_seed(seed)
+            train_jointly(members, self._data, self._space, self._spec.training, order=rows)
         return time.perf_counter() - started
 
-    def _keys(self, architecture: Architecture, network: FusionNetwork) -> list[WeightKey]:
-        shares = self._spec.fusion.share_by_activation
+    # Which trials go together.
+
+    def _assign(self, study: optuna.Study, trial: optuna.Trial) -> _Assignment:
+        architecture = self._space.suggest(trial)
+        attributes = records.system_attributes(study, records.trial_id_of(trial))
+        place = self._place(attributes, trial.number, lambda: _n_before(study, trial.number))
+        return _Assignment(trial, architecture, self._keys(architecture), place)
+
+    def _place(self, attributes: dict[str, object], number: int, count_before: Callable[[], int]) -> _Place:
+        """Return a trial's place, by what it recorded, so that one that is repeated has the same."""
+        base = self._spec.search.seed
+        proposal = records.read_proposal(attributes)
+        if proposal is not None and proposal.is_scheduled:
+            step = proposal.iteration * self._space.max_depth + proposal.depth - 1
+            slot = (proposal.iteration, proposal.depth, proposal.slot, proposal.attempt)
+            return _Place((step, proposal.slot, number), slot[:2], step, seed_from(base, "train", *slot))
+        ordinal = records.read_ordinal(attributes)
+        if ordinal is None:  # Enqueued, or added by hand.
+            return _Place((-1, 0, number), ("outside",), None, seed_from(base, "train", count_before()))
+        # Samplers without steps: as many draws as a step of Algorithm 1 has stand for one.
+        block, slot_of_block = divmod(ordinal, self._spec.search.samples_per_step)
+        return _Place((block, slot_of_block, number), (block,), block, seed_from(base, "train", ordinal))
+
+    def _keys(self, architecture: Architecture) -> list[WeightKey]:
+        fusion = self._spec.fusion
+        widths = self._features.layout.widths(self._space)
+        keys = []
+        for index, layer in enumerate(architecture.layers):
+            columns = sum(of_modality[feature] for of_modality, feature in zip(widths, layer.features, strict=True))
+            columns += fusion.width if index > 0 else 0
+            activation = self._space.activations[layer.activation] if fusion.share_by_activation else None
+            keys.append(WeightKey(index, columns, fusion.width, activation))
+        return keys
+
+    def _rounds(self, assignments: Sequence[_Assignment]) -> Iterator[list[int]]:
+        """Yield the indices of those that are trained at once: on the same batches, and by the kind of sharing."""
+        start = 0
+        for _, group in groupby(assignments, key=lambda assignment: assignment.place.rows):
+            members = list(group)
+            if self._spec.fusion.sharing == "snapshot":
+                yield list(range(start, start + len(members)))
+            else:
+                for indices in rounds([member.keys for member in members]):
+                    yield [start + index for index in indices]
+            start += len(members)
+
+    # Training.
+
+    def _train(
+        self, study: optuna.Study, members: Sequence[_Assignment], earlier: _Lineage, interruptible: Interruptible
+    ) -> list[Outcome]:
+        """Train networks at once; where memory does not allow that, or something fails, in halves."""
+        started = time.perf_counter()
+        group: list[Member] = []
+        starts: list[list[str | None]] = []
+        for assignment in members:
+            generator = torch.Generator().manual_seed(assignment.place.seed)
+            network = self.build(assignment.architecture, generator)
+            found = versions(self._readable(earlier, assignment.place))
+            starts.append(warm_start(list(network.layers), assignment.keys, found, self._store))
+            report = self._reporter(assignment.trial)
+            group.append(Member(network, assignment.architecture, generator, report))
+        why = self._too_large(group)
+        try:
+            results = self._train_group(study, members, group, interruptible) if why is None else []
+        except MfasError:
+            raise
+        except Exception as error:  # The trial boundary: one that fails is found by halving, and fails alone.
+            if is_database_error(error):
+                raise
+            if len(members) == 1:
+                return [error]
+            why = "they do not fit into memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+        if why is not None:
+            half = (len(members) + 1) // 2
+            _log.warning("%d networks are not trained at once (%s); trying %d.", len(members), why, half)
+            return [
+                *self._train(study, members[:half], earlier, interruptible),
+                *self._train(study, members[half:], earlier, interruptible),
+            ]
+        seconds = (time.perf_counter() - started) / len(members)
         return [
-            WeightKey(index, columns, rows, self._space.activations[layer.activation] if shares else None)
-            for index, ((columns, rows), layer) in enumerate(zip(network.layer_sizes, architecture.layers, strict=True))
+            result if isinstance(result, Exception) else self._result(assignment, member, result, start, seconds, group)
+            for assignment, member, result, start in zip(members, group, results, starts, strict=True)
         ]
 
-    def _seed(self, study: optuna.Study, trial: optuna.Trial) -> int:
-        """Return the seed of a trial's training: it follows the trial's place, so that a repeated one is the same."""
-        attributes = records.system_attributes(study, records.trial_id_of(trial))
-        proposal = records.read_proposal(attributes)
-        base = self._spec.search.seed
-        if proposal is not None and proposal.is_scheduled:
-            place: Sequence[int] = (proposal.iteration, proposal.depth, proposal.slot, proposal.attempt)
-            return seed_from(base, "train", *place)
-        ordinal = records.read_ordinal(attributes)
-        return seed_from(base, "train", _n_before(study, trial.number) if ordinal is None else ordinal)
+    def _train_group(
+        self,
+        study: optuna.Study,
+        members: Sequence[_Assignment],
+        group: Sequence[Member],
+        interruptible: Interruptible,
+    ) -> list[BriefResult | Exception]:
+        @contextlib.contextmanager
+        def reporting() -> Iterator[None]:
+            with interruptible(False), batch(study, [member.trial for member in members]):
+                yield
 
-    def _complete(self, study: optuna.Study) -> list[tuple[Order, list[LayerRecord]]]:
+        rows = torch.Generator().manual_seed(seed_from(self._spec.search.seed, "rows", *members[0].place.rows))
+        with interruptible(True):
+            return train_jointly(
+                group, self._data, self._space, self._spec.training, order=rows, around_epoch_end=reporting
+            )
+
+    def _too_large(self, group: Sequence[Member]) -> str | None:
+        free = free_bytes(self._device)
+        needed = group_bytes(group, self._spec.training)
+        if len(group) == 1 or free is None or needed <= free:
+            return None
+        return f"they need about {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
+
+    def _reporter(self, trial: optuna.Trial) -> Callable[[int, float], None]:
+        def report(epoch: int, score: float) -> None:
+            trial.report(score, epoch + 1)
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"pruned after epoch {epoch + 1}")
+
+        return report
+
+    def _result(
+        self,
+        assignment: _Assignment,
+        member: Member,
+        result: BriefResult,
+        started_from: Sequence[str | None],
+        seconds: float,
+        group: Sequence[Member],
+    ) -> TrialResult:
+        published = [self._store.put(encode_layer(state)) for state in result.layer_states]
+        record = TrialRecord(
+            architecture=assignment.architecture.paper_notation(),
+            n_parameters=member.network.n_fusion_parameters,
+            best_epoch=result.best_epoch + 1,
+            training_s=seconds,
+            seed=assignment.place.seed,
+            joint_size=len(group),
+            torch_version=torch.__version__,
+            device=self._device.type,
+            weights=tuple(
+                LayerWeights(key.as_text(), start, digest)
+                for key, start, digest in zip(assignment.keys, started_from, published, strict=True)
+            ),
+        )
+        return TrialResult(assignment.architecture, result.score, record)
+
+    # The registry.
+
+    def _earlier(self, study: optuna.Study) -> _Lineage:
+        """Return the layers of all complete trials."""
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if trial.number not in self._lineage:
-                self._lineage[trial.number] = (self._order(trial), _layer_records(trial))
+                order = self._place(trial.system_attrs, trial.number, lambda: 0).order
+                self._lineage[trial.number] = (order, _layer_records(records.read_weights(trial.user_attrs)))
         return list(self._lineage.values())
 
-    def _order(self, trial: FrozenTrial) -> Order:
-        proposal = records.read_proposal(trial.system_attrs)
-        if proposal is None or not proposal.is_scheduled:
-            return (-1, 0, trial.number)
-        return (proposal.iteration * self._space.max_depth + proposal.depth - 1, proposal.slot, trial.number)
+    def _readable(self, earlier: _Lineage, place: _Place) -> _Lineage:
+        """Return those that a trial may start from."""
+        if self._spec.fusion.sharing == "sequential" or place.before is None:
+            return earlier
+        return [item for item in earlier if item[0][0] < place.before]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory is exhausted; torch's CPU allocator raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
 
 
 def _n_before(study: optuna.Study, number: int) -> int:
@@ -174,8 +339,5 @@ def _n_before(study: optuna.Study, number: int) -> int:
     )
 
 
-def _layer_records(trial: FrozenTrial) -> list[LayerRecord]:
-    return [
-        LayerRecord(WeightKey.from_text(layer.key), layer.started_from, layer.published)
-        for layer in records.read_weights(trial.user_attrs)
-    ]
+def _layer_records(weights: Iterable[LayerWeights]) -> list[LayerRecord]:
+    return [LayerRecord(WeightKey.from_text(layer.key), layer.started_from, layer.published) for layer in weights]

@@ -147,6 +147,10 @@ class FusionSettings(_Settings):
     """Rows of every W_l; the paper searches with a reduced size."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping an activation between a fusion layer and what reads it."""
+    sharing: Literal["sequential", "snapshot"] = "sequential"
+    """What a layer's W_l starts from: the latest of its size and depth, so that networks that share one are trained one
+    after the other (`sequential`, the paper's way), or the latest of earlier steps, so that all networks of a step can
+    be trained at once (`snapshot`)."""
     share_by_activation: bool = False
     """Share W_l only between layers of the same activation, as the released code does; the paper shares by size."""
 
@@ -431,3 +435,18 @@ def data_root(option: Path | None, environment: Mapping[str, str] | None = None)
     if option is not None:
         return option
     return Path(values["MFAS_DATA"]) if values.get("MFAS_DATA") else None
+
+
+def joint(option: str | None, environment: Mapping[str, str] | None = None) -> int | None:
+    """Return how many networks are trained at once: `--joint`, MFAS_JOINT, or None, which leaves it to the study.
+
+    Raises:
+        SpecError: It is neither `auto` nor a number from 1.
+    """
+    values = os.environ if environment is None else environment
+    source, text = ("--joint", option) if option is not None else ("MFAS_JOINT", values.get("MFAS_JOINT") or "auto")
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise SpecError([f"{source}: expected auto or a number from 1, found {text!r}."])
+    return int(text)

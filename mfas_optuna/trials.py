@@ -43,6 +43,8 @@ N_PARAMETERS = "n_parameters"
 BEST_EPOCH = "best_epoch"
 TRAINING_SECONDS = "training_s"
 SEED = "seed"
+JOINT_SIZE = "joint_size"
+TORCH = "torch"
 WEIGHTS = "weights"
 FAILURE_REASON = "failure"
 FAILURE_MESSAGE = "failure_message"
@@ -260,24 +262,45 @@ def read_worker(system_attrs: Mapping[str, Any]) -> WorkerIdentity | None:
 # Results.
 
 
-def write_result(
-    trial: optuna.Trial,
-    *,
-    architecture: str,
-    n_parameters: int,
-    best_epoch: int,
-    training_s: float,
-    seed: int,
-    weights: Iterable[LayerWeights],
-) -> None:
-    """Record what a trial found besides its score: for people, and the lineage of its weights as JSON text."""
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """What a trial records besides its score.
+
+    Attributes:
+        architecture: In the paper's notation.
+        n_parameters: Weights and biases of the fusion layers, head not counted (the paper's Table 5).
+        best_epoch: 1-based epoch whose score and weights count.
+        training_s: Seconds of training; of a group's, this network's share.
+        seed: Seed of the initial weights and of dropout.
+        joint_size: Networks that were trained as one computation with this one, itself among them. Results are equal
+            bit for bit on the CPU only for equal ones.
+        torch_version: The torch that trained it.
+        device: Type of the device that trained it.
+        weights: Lineage of each layer's weights, first layer first.
+    """
+
+    architecture: str
+    n_parameters: int
+    best_epoch: int
+    training_s: float
+    seed: int
+    joint_size: int
+    torch_version: str
+    device: str
+    weights: tuple[LayerWeights, ...]
+
+
+def write_result(trial: optuna.Trial, record: TrialRecord) -> None:
+    """Record what a running trial found besides its score, as attributes that people see."""
     values = {
-        ARCHITECTURE: architecture,
-        N_PARAMETERS: n_parameters,
-        BEST_EPOCH: best_epoch,
-        TRAINING_SECONDS: training_s,
-        SEED: seed,
-        WEIGHTS: json.dumps([asdict(layer) for layer in weights]),
+        ARCHITECTURE: record.architecture,
+        N_PARAMETERS: record.n_parameters,
+        BEST_EPOCH: record.best_epoch,
+        TRAINING_SECONDS: round(record.training_s, 3),
+        SEED: record.seed,
+        JOINT_SIZE: record.joint_size,
+        TORCH: f"{record.torch_version}, {record.device}",
+        WEIGHTS: json.dumps([asdict(layer) for layer in record.weights]),
     }
     for key, value in values.items():
         trial.set_user_attr(key, value)

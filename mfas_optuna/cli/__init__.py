@@ -39,6 +39,13 @@ Sampler = Annotated[Optional[str], typer.Option("--sampler", help="mfas, random 
 Mode = Annotated[Optional[str], typer.Option("--mode", help="calibrated or paper (for the mfas sampler).")]  # noqa: UP045
 Seed = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of every random choice.")]  # noqa: UP045
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Joint = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--joint",
+        help="Networks trained at once at most: a number, or auto: a step's, 1 with tpe [default: MFAS_JOINT, auto].",
+    ),
+]
 DataRoot = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--data-root", help="Folder of raw data [default: MFAS_DATA]."),
@@ -125,6 +132,7 @@ def _request(
     seed: int | None = None,
     device: str = "auto",
     data_root: Path | None = None,
+    joint: str | None = None,
 ) -> SearchRequest:
     from mfas_optuna import spec as settings
     from mfas_optuna.worker import SearchRequest
@@ -139,6 +147,7 @@ def _request(
         data_root=settings.data_root(data_root),
         device=device,
         rebuild_command=f"mfas-optuna prepare --study {study} --force",
+        joint=settings.joint(joint),
     )
 
 
@@ -155,6 +164,7 @@ def search(
     ] = None,
     seed: Seed = None,
     device: Device = "auto",
+    joint: Joint = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     dry_run: Annotated[
@@ -178,6 +188,7 @@ def search(
             seed=seed,
             device=device,
             data_root=data_root,
+            joint=joint,
         )
         if dry_run:
             output.print_estimate(worker.dry_run(request), as_json=as_json)

@@ -213,6 +213,7 @@ def print_estimate(estimate: Estimate, *, as_json: bool) -> None:
         _print_json(
             {
                 "n_trials": estimate.n_trials,
+                "joint_size": estimate.joint_size,
                 "trial_s": estimate.trial_s,
                 "search_s": estimate.search_s,
                 "preparation_s": estimate.preparation_s,
@@ -223,7 +224,10 @@ def print_estimate(estimate: Estimate, *, as_json: bool) -> None:
         return
     console = _console()
     console.print(
-        Text(f"Trials: {estimate.n_trials}, {estimate.trial_s:.2f} s each on average ({estimate.n_timed} timed)")
+        Text(
+            f"Trials: {estimate.n_trials}, {estimate.trial_s:.2f} s each on average ({estimate.n_timed} timed, "
+            f"{estimate.joint_size} at once)"
+        )
     )
     console.print(Text(f"Search: {clock(estimate.search_s)}"))
     for stage, seconds in estimate.preparation_s.items():

@@ -79,3 +79,28 @@ def _check_fits(layer: nn.Module, state: Mapping[str, Tensor], digest: str) -> N
         raise BlobError(digest, f"Weight blob {digest[:12]}: expected tensors {expected}, found {found}.")
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise BlobError(digest, f"Weight blob {digest[:12]} has weights that are NaN or infinite.")
+
+
+def rounds(keys: Sequence[Sequence[WeightKey]]) -> list[list[int]]:
+    """Divide networks into rounds that share no weights, so that each round can be trained at once.
+
+    A network joins the first round in which none of its keys belongs to one before it that has yet to be trained or is
+    trained in that round. So each starts from the weights that it would start from if all were trained one by one.
+
+    Args:
+        keys: The keys of each network's layers, in the order in which they would be trained one by one.
+
+    Returns:
+        Indices of the networks of each round, ascending.
+    """
+    left, divided = list(range(len(keys))), []
+    while left:
+        seen: set[WeightKey] = set()
+        members: list[int] = []
+        waiting: list[int] = []
+        for index in left:
+            (waiting if seen.intersection(keys[index]) else members).append(index)
+            seen.update(keys[index])
+        divided.append(members)
+        left = waiting
+    return divided

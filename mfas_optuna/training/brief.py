@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ from mfas_optuna.threads import one_thread
 
 SMALLEST_DEVIATION = 1e-6
 """Columns that vary less are only centred."""
-ROWS_AT_ONCE_SCORING = 4096
+ROWS_AT_ONCE_SCORING = 1024
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,13 @@ def train_briefly(
 
 @one_thread()
 def train_jointly(
-    members: Sequence[Member], data: BriefData, space: SearchSpace, settings: BriefTraining, *, order: torch.Generator
+    members: Sequence[Member],
+    data: BriefData,
+    space: SearchSpace,
+    settings: BriefTraining,
+    *,
+    order: torch.Generator,
+    around_epoch_end: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> list[BriefResult | Exception]:
     """Train a group of networks on the same batches; each becomes what it would become alone on them.
 
@@ -151,6 +158,7 @@ def train_jointly(
         space: The space that the architectures' indices count in.
         settings: How long and how fast.
         order: A CPU generator for the order of rows.
+        around_epoch_end: Gives a context in which the `on_epoch` of all members are called.
 
     Returns:
         For each member its result, or the exception that ended its training: TrainingDiverged when its loss or a
@@ -169,10 +177,24 @@ def train_jointly(
         ):
             group.step(rows_BF, labels_B, settings.learning_rate * _factor(settings.schedule, step / n_steps))
             step += 1
-        group.end_epoch(epoch)
+        group.end_epoch(epoch, around_epoch_end)
         if not group.is_alive:
             break
     return group.outcomes()
+
+
+def group_bytes(members: Sequence[Member], settings: BriefTraining) -> int:
+    """Return about how much memory the training of a group takes besides the data: an upper estimate.
+
+    Parameters with their gradient and two moments, and what a step or a scoring keeps of each layer: the products of
+    each modality and six values for each of h, for every row of a batch.
+    """
+    n_parameters = sum(parameter.numel() for member in members for parameter in member.network.parameters())
+    n_values = sum(
+        len(member.network.layers) * member.network.head.in_features * (6 + len(member.architecture.layers[0].features))
+        for member in members
+    )
+    return 4 * (4 * n_parameters + n_values * max(settings.batch_size, ROWS_AT_ONCE_SCORING))
 
 
 class _Group:
@@ -221,21 +243,23 @@ class _Group:
         self._loss_sums_N += self._joint.gradient(rows_BF, labels_B, generators)
         self._optimizer.step()
 
-    def end_epoch(self, epoch: int) -> None:
+    def end_epoch(self, epoch: int, around: Callable[[], AbstractContextManager[None]]) -> None:
         """Score all networks, and part with those that diverged or are told to end."""
         states = self._joint.states()
         scores = self._score()
+        losses = self._loss_sums_N.tolist()
         ended = len(self._ended)
-        for position, index in enumerate(self._alive):
-            member, state = self._members[index], states[position]
-            member.network.load_state_dict(state)
-            try:
-                self._check_finite(float(self._loss_sums_N[position]), state, epoch)
-                self._keep(index, epoch, scores[position], state)
-                if member.on_epoch is not None:
-                    member.on_epoch(epoch, scores[position])
-            except Exception as error:  # The trial boundary: it ends this network alone.
-                self._ended[index] = error
+        with around():
+            for position, index in enumerate(self._alive):
+                member, state = self._members[index], states[position]
+                member.network.load_state_dict(state)
+                try:
+                    self._check_finite(losses[position], state, epoch)
+                    self._keep(index, epoch, scores[position], state)
+                    if member.on_epoch is not None:
+                        member.on_epoch(epoch, scores[position])
+                except Exception as error:  # The trial boundary: it ends this network alone.
+                    self._ended[index] = error
         self._loss_sums_N.zero_()
         if len(self._ended) > ended:
             self._part()

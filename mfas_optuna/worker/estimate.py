@@ -22,6 +22,7 @@ from mfas_optuna.prepare import EXTRACTION_BATCH
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.training.unimodal import train_unimodal
+from mfas_optuna.worker.loop import joint_size
 from mfas_optuna.worker.request import SearchRequest, choose_device
 
 N_TIMED_SAMPLES = 512
@@ -36,7 +37,8 @@ class Estimate:
     Attributes:
         n_trials: Trials that the search takes.
         n_timed: Trials that were timed.
-        trial_s: Mean seconds of a trial's training, over the depths that the search visits.
+        joint_size: Networks that are trained at once at most.
+        trial_s: Mean seconds of a trial's training as one of a group, over the depths that the search visits.
         search_s: Seconds of all of them.
         preparation_s: Seconds of training each backbone and of extraction, were nothing there yet.
         memory_bytes: Features and labels on the device, twice while a trial shuffles them.
@@ -45,6 +47,7 @@ class Estimate:
 
     n_trials: int
     n_timed: int
+    joint_size: int
     trial_s: float
     search_s: float
     preparation_s: dict[str, float]
@@ -53,7 +56,7 @@ class Estimate:
 
 
 def dry_run(request: SearchRequest) -> Estimate:
-    """Time one trial of each depth, and the backbones on a few samples, on random data of the study's shapes.
+    """Time one group of trials of each depth, and the backbones on a few samples, on random data of the study's shapes.
 
     Time depends on shapes alone, so the study's data need not be there.
 
@@ -87,7 +90,8 @@ def dry_run(request: SearchRequest) -> Estimate:
         widths[modality] = dict(zip(settings.features, found, strict=True))
     layout = FeatureLayout.of_widths(widths)
     features = _random_features(layout, shape.n_samples, shape.n_classes, rng)
-    times = _time_trials(spec, features, device)
+    size = joint_size(request)
+    times = _time_trials(spec, features, device, size)
     n_trials = spec.n_trials_planned()
     trial_s = statistics.mean(times[depth] for depth in _depths(spec, n_trials))
     n_kept = shape.n_samples["train"] + shape.n_samples["validation"]
@@ -95,7 +99,8 @@ def dry_run(request: SearchRequest) -> Estimate:
     data_bytes = sum(int(np.prod(size)) for size in shape.inputs.values()) * n_all
     return Estimate(
         n_trials=n_trials,
-        n_timed=len(times),
+        n_timed=len(times) * size,
+        joint_size=size,
         trial_s=trial_s,
         search_s=trial_s * n_trials,
         preparation_s=preparation_s,
@@ -129,17 +134,18 @@ def _random_features(
     return FeatureSet(Path(), layout, n_classes, 0 * ones, ones, "", arrays)
 
 
-def _time_trials(spec: StudySpec, features: FeatureSet, device: torch.device) -> dict[int, float]:
-    """Return the seconds that a trial of each depth takes."""
+def _time_trials(spec: StudySpec, features: FeatureSet, device: torch.device, size: int) -> dict[int, float]:
+    """Return the seconds that a trial of each depth takes, as one of a group of this size."""
     space = spec.search_space()
     with tempfile.TemporaryDirectory() as weights:
         runner = TrialRunner(spec, features, Path(weights), device)
         result = {}
         for depth in range(1, space.max_depth + 1):
             first = sum(space.size_at(shallower) for shallower in range(1, depth))
-            index = first + seed_from(spec.search.seed, "dry run", depth) % space.size_at(depth)
-            result[depth] = runner.time_trial(space.architecture(index), spec.search.seed)
-    return result
+            rng = np.random.default_rng(seed_from(spec.search.seed, "dry run", depth))
+            indices = first + rng.integers(space.size_at(depth), size=size)
+            result[depth] = runner.time_group([space.architecture(int(index)) for index in indices], spec.search.seed)
+    return {depth: seconds / size for depth, seconds in result.items()}
 
 
 def _depths(spec: StudySpec, n_trials: int) -> list[int]:

@@ -40,6 +40,7 @@ class SearchRequest:
         data_root: Folder of raw data, or None.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         rebuild_command: What a user runs when a cached file is damaged.
+        joint: How many networks are trained at once at most; None: as suits the study.
     """
 
     spec: StudySpec
@@ -49,6 +50,7 @@ class SearchRequest:
     data_root: Path | None
     device: str
     rebuild_command: str
+    joint: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

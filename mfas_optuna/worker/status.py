@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.errors import StorageError
+from mfas_optuna.worker.loop import is_over
 from mfas_optuna.worker.request import SearchRequest
 from mfas_optuna.worker.samplers import make_sampler
-from mfas_optuna.worker.search import is_over
 
 
 @dataclass(frozen=True, slots=True)

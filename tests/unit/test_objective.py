@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,13 @@ from mfas_optuna import MFASSampler
 from mfas_optuna import trials as records
 from mfas_optuna.errors import TrainingDiverged
 from mfas_optuna.features.cache import open_features, write_features
-from mfas_optuna.objective import TrialResult, TrialRunner
+from mfas_optuna.fusion.network import FusionNetwork
+from mfas_optuna.objective import Outcome, TrialResult, TrialRunner
+from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer
+from mfas_optuna.space import Architecture
 from mfas_optuna.spec import StudySpec
+from mfas_optuna.training.brief import Member, group_bytes, train_jointly
+from mfas_optuna.worker.samplers import make_sampler
 
 WIDTHS = {"audio": {"conv1": 2, "conv2": 3}, "image": {"conv1": 2, "conv2": 3}}
 
@@ -65,13 +71,37 @@ class Bench:
         pruner = optuna.pruners.NopPruner()
         self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=pruner)
 
+    def outcome(self, trial: optuna.Trial) -> Outcome:
+        """Train one trial alone and return what became of it; nothing is told."""
+        ((_, outcome),) = self.runner.run(self.study, [trial], uninterruptible)
+        return outcome
+
+    def tell(self, trial: optuna.Trial, outcome: Outcome) -> TrialResult:
+        assert isinstance(outcome, TrialResult)
+        records.write_result(trial, outcome.record)
+        self.study.tell(trial, outcome.score)
+        return outcome
+
     def run(self, n: int = 1) -> list[TrialResult]:
         results = []
         for _ in range(n):
             trial = self.study.ask()
-            results.append(self.runner.run(self.study, trial, uninterruptible))
-            self.study.tell(trial, results[-1].score)
+            results.append(self.tell(trial, self.outcome(trial)))
         return results
+
+    def run_group(self, n: int) -> list[int]:
+        """Ask for n trials, run them as a group, tell them, and return their numbers in the order they ended in."""
+        trials = [self.study.ask() for _ in range(n)]
+        ended = self.runner.run(self.study, trials, uninterruptible)
+        for trial, outcome in ended:
+            if isinstance(outcome, TrialResult):
+                self.tell(trial, outcome)
+            else:
+                self.study.tell(trial, state=TrialState.FAIL)
+        return [trial.number for trial, _ in ended]
+
+    def joint_sizes(self) -> list[int]:
+        return [trial.user_attrs["joint_size"] for trial in self.study.trials]
 
     def layers(self, number: int) -> list[records.LayerWeights]:
         return records.read_weights(self.study.trials[number].user_attrs)
@@ -93,7 +123,7 @@ def test_what_a_trial_records(bench: Bench) -> None:
     assert list(trial.intermediate_values) == [1, 2]
     assert trial.intermediate_values[trial.user_attrs["best_epoch"]] == trial.value
     width_in = sum(WIDTHS[modality][trial.params[f"layer1.{modality}"]] for modality in WIDTHS)
-    assert trial.user_attrs["n_parameters"] == result.n_parameters == 4 * (width_in + 1)
+    assert trial.user_attrs["n_parameters"] == result.record.n_parameters == 4 * (width_in + 1)
     assert [layer.key for layer in bench.layers(0)] == [f"0:{width_in}:4"]
     assert json.loads(trial.user_attrs["weights"])[0]["started_from"] is None
 
@@ -120,35 +150,39 @@ def test_the_activation_is_part_of_the_key_only_when_asked_for(tmp_path: Path) -
 
 def test_weights_of_trials_that_are_not_complete_do_not_count(bench: Bench) -> None:
     trial = bench.study.ask()
-    bench.runner.run(bench.study, trial, uninterruptible)
+    outcome = bench.outcome(trial)
+    assert isinstance(outcome, TrialResult)
+    records.write_result(trial, outcome.record)
     bench.study.tell(trial, state=TrialState.FAIL)
     assert bench.n_blobs() == 1
     bench.run(8)
-    assert all(layer.started_from != bench.layers(0)[0].published for n in range(1, 9) for layer in bench.layers(n))
+    lost = bench.layers(0)[0].published
+    assert all(layer.started_from != lost for number in range(1, 9) for layer in bench.layers(number))
 
 
 def test_a_trial_that_is_repeated_is_the_same(bench: Bench) -> None:
     bench.run(5)
     trial = bench.study.ask()
-    first = bench.runner.run(bench.study, trial, uninterruptible)
+    first = bench.outcome(trial)
+    assert isinstance(first, TrialResult)
     bench.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # As a dead worker's is reaped.
     (again,) = bench.run()
-    assert again == first
-    assert [layer.published for layer in bench.layers(6)] == [layer.published for layer in bench.layers(5)]
+    assert replace(again.record, training_s=0) == replace(first.record, training_s=0)
+    assert again.score == first.score
 
 
 def test_a_diverging_trial_publishes_nothing(tmp_path: Path) -> None:
     bench = Bench(tmp_path, training={"epochs": 2, "batch_size": 16, "learning_rate": 3e38})
-    with pytest.raises(TrainingDiverged):
-        bench.run()
+    assert isinstance(bench.outcome(bench.study.ask()), TrainingDiverged)
     assert bench.n_blobs() == 0
     assert bench.layers(0) == []
 
 
 def test_a_pruned_trial_publishes_nothing(bench: Bench) -> None:
     bench.study.pruner = optuna.pruners.ThresholdPruner(lower=1.1)
-    with pytest.raises(optuna.TrialPruned, match="after epoch 1"):
-        bench.run()
+    outcome = bench.outcome(bench.study.ask())
+    assert isinstance(outcome, optuna.TrialPruned)
+    assert str(outcome) == "pruned after epoch 1"
     assert bench.n_blobs() == 0
 
 
@@ -163,4 +197,150 @@ def test_an_enqueued_network_is_trained_too(bench: Bench) -> None:
 def test_dropout_and_one_seed_give_one_result(tmp_path: Path) -> None:
     fusion = {"width": 4, "dropout": 0.3}
     results = [Bench(tmp_path / name, fusion=fusion).run(3) for name in ("a", "b")]
-    assert results[0] == results[1]
+    for one, other in zip(*results, strict=True):
+        assert (one.score, one.record.weights) == (other.score, other.record.weights)
+
+
+# Groups.
+
+
+def scores(bench: Bench) -> dict[int, float]:
+    return {trial.number: trial.value for trial in bench.study.trials}
+
+
+def started_from(bench: Bench, number: int) -> set[str | None]:
+    return {layer.started_from for layer in bench.layers(number)}
+
+
+@pytest.mark.parametrize("sharing", ["sequential", "snapshot"])
+def test_a_group_gets_what_its_trials_get_one_by_one(tmp_path: Path, sharing: str) -> None:
+    """Depth 1 and 2: 8 and 4 networks. Sums are taken in another order, so weights agree to rounding."""
+    fusion = {"width": 4, "dropout": 0.2, "sharing": sharing}
+    alone, grouped = Bench(tmp_path / "a", fusion=fusion), Bench(tmp_path / "b", fusion=fusion)
+    alone.run(12)
+    assert sorted([*grouped.run_group(8), *grouped.run_group(4)]) == list(range(12))
+    sizes = grouped.joint_sizes()
+    assert sizes == [8] * 8 + [4] * 4 if sharing == "snapshot" else 1 < max(sizes) < 8
+    # 1 / 32 of accuracy is one row of validation: rounding may tip it, no more.
+    assert scores(grouped) == pytest.approx(scores(alone), abs=1 / 32)
+    for number in range(12):
+        for one, other in zip(alone.layers(number), grouped.layers(number), strict=True):
+            assert (one.started_from is None) == (other.started_from is None)
+            first, second = (
+                decode_layer(FolderBlobStore(bench.weights).get(layer.published))
+                for bench, layer in ((alone, one), (grouped, other))
+            )
+            assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_networks_of_a_round_share_no_weights(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, fusion={"width": 4, "sharing": "sequential"})
+    numbers, sizes = bench.run_group(8), bench.joint_sizes()
+    n_rounds = 0
+    while numbers:
+        members, numbers = numbers[: sizes[numbers[0]]], numbers[sizes[numbers[0]] :]
+        keys = [layer.key for number in members for layer in bench.layers(number)]
+        assert len(set(keys)) == len(keys)
+        n_rounds += 1
+    assert 1 < n_rounds < 8
+
+
+def test_after_a_failure_the_later_rounds_wait(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(bench, monkeypatch, 0)
+    ended = bench.run_group(8)
+    assert 0 in ended
+    assert len(ended) < 8
+
+
+def test_a_snapshot_reads_the_steps_before_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, fusion={"width": 4, "sharing": "snapshot"})
+    bench.run_group(8)
+    assert {start for number in range(8) for start in started_from(bench, number)} == {None}
+    bench.run(4)
+    latest: dict[str, str] = {}  # Of step 1 the highest slot wins; slots are taken in the order of numbers here.
+    for number in range(8):
+        latest |= {layer.key: layer.published for layer in bench.layers(number)}
+    for number in range(8, 12):
+        first, second = bench.layers(number)
+        assert first.started_from == latest.get(first.key)
+        assert second.started_from is None
+
+
+def test_a_snapshot_of_a_sampler_without_steps_reads_the_blocks_before(tmp_path: Path) -> None:
+    """Blocks of as many draws as a step has, 4 here."""
+    bench = Bench(
+        tmp_path, fusion={"width": 4, "sharing": "snapshot"}, search={"sampler": "random", "samples_per_step": 4}
+    )
+    bench.study.sampler = make_sampler(bench.spec)
+    bench.run(9)
+    published = [{layer.published for layer in bench.layers(number)} for number in range(9)]
+    for number in range(9):
+        before = set().union(*published[: number // 4 * 4])
+        assert started_from(bench, number) <= before | {None}
+    assert any(started_from(bench, number) != {None} for number in range(4, 8))
+
+
+def spoil(bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Give the network of one trial a weight that is NaN."""
+    original = bench.runner.build
+
+    def build(architecture: Architecture, generator: torch.Generator) -> FusionNetwork:
+        network = original(architecture, generator)
+        if architecture == bench.spec.search_space().suggest(bench.study.trials[number]):
+            with torch.no_grad():
+                network.layers[0].weight[0, 0] = float("nan")
+        return network
+
+    monkeypatch.setattr(bench.runner, "build", build)
+
+
+def test_one_network_that_diverges_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, fusion={"width": 4, "sharing": "snapshot"})
+    spoil(bench, monkeypatch, 2)
+    bench.run_group(8)
+    states = [trial.state for trial in bench.study.trials]
+    assert states == [TrialState.FAIL if number == 2 else TrialState.COMPLETE for number in range(8)]
+
+
+def test_what_does_not_fit_into_memory_is_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path, fusion={"width": 4, "sharing": "snapshot"})
+    needed = group_bytes([make_member(bench)] * 3, bench.spec.training)
+    monkeypatch.setattr("mfas_optuna.objective.free_bytes", lambda device: needed)
+    bench.run_group(8)
+    assert {trial.state for trial in bench.study.trials} == {TrialState.COMPLETE}
+    assert [trial.user_attrs["joint_size"] for trial in bench.study.trials] == [2] * 8
+    assert "8 networks are not trained at once (they need about" in caplog.text
+    assert "trying 4" in caplog.text
+
+
+def make_member(bench: Bench) -> Member:
+    architecture = bench.spec.search_space().architecture(7)
+    generator = torch.Generator().manual_seed(0)
+    return Member(bench.runner.build(architecture, generator), architecture, generator)
+
+
+@pytest.mark.parametrize(
+    "message", ["DefaultCPUAllocator: not enough memory: you tried to allocate 7 bytes", "no idea"]
+)
+def test_what_fails_as_a_group_is_halved_until_the_guilty_one_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    bench = Bench(tmp_path, fusion={"width": 4, "sharing": "snapshot"})
+    sizes: list[int] = []
+    original = train_jointly
+
+    def train(members: list[Member], *arguments: Any, **more: Any) -> Any:
+        sizes.append(len(members))
+        if any(member.architecture.layers[0].features == (1, 1) for member in members):
+            raise RuntimeError(message)
+        return original(members, *arguments, **more)
+
+    monkeypatch.setattr("mfas_optuna.objective.train_jointly", train)
+    bench.run_group(8)
+    for trial in bench.study.trials:
+        is_guilty = trial.params["layer1.audio"] == trial.params["layer1.image"] == "conv2"
+        assert trial.state == (TrialState.FAIL if is_guilty else TrialState.COMPLETE)
+    assert sizes[0] == 8
+    assert min(sizes) == 1

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.errors import StorageError
+from mfas_optuna.storage import opening, workers
 from mfas_optuna.trials import WorkerIdentity
 
 
@@ -152,9 +153,9 @@ def test_a_zombie_is_dead() -> None:
         assert process.stdout is not None
         process.stdout.read()  # It has closed everything; nobody has waited for it.
         deadline = time.monotonic() + 10
-        while not database._is_zombie(process.pid) and time.monotonic() < deadline:
+        while not workers._is_zombie(process.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
-        start = database._process_start(process.pid)
+        start = workers._process_start(process.pid)
         assert start is not None
         assert database.is_dead(WorkerIdentity(ours.host, ours.boot_id, process.pid, start))
 
@@ -181,12 +182,12 @@ def test_a_trial_that_nobody_recorded_for_a_minute_is_dead(url: str, monkeypatch
     number = running_trial(study, None)
     storage = database.open_storage(url)
     assert database.reap_dead(storage, "s", is_alone=False) == []
-    monkeypatch.setattr(database, "UNRECORDED_GRACE_S", 0)
+    monkeypatch.setattr(workers, "UNRECORDED_GRACE_S", 0)
     assert database.reap_dead(storage, "s", is_alone=False) == [number]
 
 
 def test_what_the_database_raises_becomes_one_clear_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "SQLITE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(opening, "SQLITE_TIMEOUT_S", 0.1)
     study = make_study(url)
     holder = sqlite3.connect(url.removeprefix("sqlite:///"))
     holder.execute("BEGIN IMMEDIATE")
@@ -249,7 +250,7 @@ while True:
 def switch_many(folder: Path, count: int) -> int:
     """Open new databases by name; return how many could be opened."""
     for number in range(count):
-        database._switch_to_wal(folder / f"{number}.db")
+        opening._switch_to_wal(folder / f"{number}.db")
     return count
 
 

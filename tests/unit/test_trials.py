@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from mfas_optuna import trials as records
-from mfas_optuna.trials import LayerWeights, Plan, Proposal, WorkerIdentity
+from mfas_optuna.trials import LayerWeights, Plan, Proposal, TrialRecord, WorkerIdentity
 
 PROPOSAL = Proposal("abcd", 1, 2, 3, False, False, 77, 0.5, 0.9, 1)
 PLAN = Plan("abcd", 1, 2, (3, 1, 2), (0.3, 0.1, 0.2), 0.5, 90, 12.5, 0.02, 0.25)
@@ -92,12 +92,22 @@ def test_enqueued_trials_are_told_by_optunas_attribute(study: optuna.Study) -> N
 
 def test_results_and_lineage(study: optuna.Study) -> None:
     trial = study.ask()
-    weights = [LayerWeights("0:48:16", None, "a" * 64), LayerWeights("1:64:16", "b" * 64, "c" * 64)]
-    records.write_result(
-        trial, architecture="[(1,1,1)]", n_parameters=784, best_epoch=2, training_s=0.1, seed=5, weights=weights
-    )
+    weights = (LayerWeights("0:48:16", None, "a" * 64), LayerWeights("1:64:16", "b" * 64, "c" * 64))
+    record = TrialRecord("[(1,1,1)]", 784, 2, 0.1234, 5, 15, "2.13.0", "cpu", weights)
+    records.write_result(trial, record)
     study.tell(trial, 0.5)
-    assert records.read_weights(frozen(study).user_attrs) == weights
+    attributes = frozen(study).user_attrs
+    assert records.read_weights(attributes) == list(weights)
+    shown = {key: value for key, value in attributes.items() if key != "weights"}
+    assert shown == {
+        "architecture": "[(1,1,1)]",
+        "n_parameters": 784,
+        "best_epoch": 2,
+        "training_s": 0.123,
+        "seed": 5,
+        "joint_size": 15,
+        "torch": "2.13.0, cpu",
+    }
     assert records.read_weights({}) == []
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from mfas_optuna.registry.blobs import FolderBlobStore, encode_layer
 from mfas_optuna.registry.key import WeightKey
-from mfas_optuna.registry.lineage import LayerRecord, versions, warm_start
+from mfas_optuna.registry.lineage import LayerRecord, rounds, versions, warm_start
 
 KEY = WeightKey(0, 3, 2)
 
@@ -96,3 +96,14 @@ def test_a_refused_version_leaves_the_fresh_weights_whole(store: FolderBlobStore
     fresh = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     assert warm_start([layer], [KEY], {KEY: [store.put(encode_layer(content))]}, store) == [None]
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in layer.state_dict().items())
+
+
+def test_rounds_share_no_key_and_keep_the_order() -> None:
+    a, b, c = (WeightKey(0, columns, 16) for columns in (24, 48, 96))
+    above = WeightKey(1, 64, 16)
+    #        0    1         2    3    4         5
+    keys = [[a], [b, above], [a], [c], [c, above], [b]]
+    assert rounds(keys) == [[0, 1, 3], [2, 4, 5]]
+    # 1 waits for 0 because of a; so 2, which shares `above` with 1 alone, must wait for it too.
+    assert rounds([[a], [a, above], [b, above]]) == [[0], [1], [2]]
+    assert rounds([]) == []

@@ -1,0 +1,464 @@
+"""A batch: many reads and writes of a study's trials as one transaction.
+
+Optuna commits each parameter, attribute and state by itself, with several statements for each, and reads the running
+trials again before each decision. For a group of trials that is trained at once this costs more than their training
+does. Within a batch, what is written is kept in memory and goes to the database in one statement a table; what is
+read is read once, together with what was written. All of it becomes visible to others at once, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import threading
+from collections.abc import Collection, Container, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, orm
+
+_Row = dict[str, Any]
+
+
+class BatchStorage(RDBStorage):
+    """Optuna's RDBStorage, which can do many things as one transaction.
+
+    Outside a batch it is an RDBStorage. Within one, everything this thread asks of it belongs to the transaction;
+    other threads are not concerned. It overrides private methods of RDBStorage, which the pinned major version of
+    Optuna and its own suite of storage tests (tests/integration/test_batch_storage.py) hold in place.
+    """
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
+        super().__init__(url, engine_kwargs=engine_kwargs)
+        self._join_sessions()
+
+    def _join_sessions(self) -> None:
+        self._batches: dict[int, _Batch] = {}  # By thread.
+        self.scoped_session = _SessionsOfThreads(self._batches, self.scoped_session)  # type: ignore[assignment]  # is called and removed, no more
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "_batches"}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._join_sessions()
+
+    @contextlib.contextmanager
+    def batch(self, study_id: int, trial_ids: Collection[int] = ()) -> Iterator[None]:
+        """Do everything within as one transaction, in which nobody else creates trials of the study.
+
+        In SQLite nobody else writes at all; so do nothing slow within.
+
+        Args:
+            study_id: The study.
+            trial_ids: Trials of it that will be written; they are read together, which is faster.
+
+        Raises:
+            optuna.exceptions.StorageInternalError: The database failed; nothing was written.
+            RuntimeError: This thread is in a batch already.
+        """
+        thread = threading.get_ident()
+        if thread in self._batches:
+            raise RuntimeError("Expected no batch within a batch. End the outer one first.")
+        try:
+            with self.engine.connect() as connection:
+                batch = _Batch(self, connection)
+                batch.begin(study_id)
+                self._batches[thread] = batch
+                batch.lock(study_id, trial_ids)
+                yield
+                batch.flush()
+                connection.commit()
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise optuna.exceptions.StorageInternalError("A batch of reads and writes failed as a whole.") from error
+        finally:
+            self._batches.pop(thread, None)
+
+    def _batch(self) -> _Batch | None:
+        return self._batches.get(threading.get_ident())
+
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study with its trials."""
+        super().delete_study(study_id)
+        batch = self._batch()
+        if batch is not None:
+            batch.forget_trials_of(study_id)
+
+    # What RDBStorage does with several statements, and a batch in memory.
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        batch = self._batch()
+        if batch is None:
+            return super()._create_new_trial(study_id, template_trial)
+        if template_trial is not None:
+            trial = super()._create_new_trial(study_id, template_trial)
+            batch.forget_trials_of(study_id)
+            return trial
+        return batch.create(study_id)
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        batch = self._batch()
+        if batch is None or previous_distribution is None:  # Then the database must be asked for it.
+            super()._set_trial_param(trial_id, param_name, param_value_internal, distribution, previous_distribution)
+            if batch is not None:
+                batch.forget(trial_id)
+            return
+        trial = batch.writable(trial_id)
+        check_distribution_compatibility(previous_distribution, distribution)
+        if param_name in trial.params:
+            return  # As RDBStorage does: the first value stays.
+        value = distribution.to_external_repr(param_value_internal)
+        trial.params = {**trial.params, param_name: value}
+        trial.distributions = {**trial.distributions, param_name: distribution}
+        row = {"param_value": param_value_internal, "distribution_json": distribution_to_json(distribution)}
+        batch.insert(models.TrialParamModel, trial_id, {"param_name": param_name}, row)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set an attribute of a running trial."""
+        batch = self._batch()
+        if batch is None:
+            super().set_trial_user_attr(trial_id, key, value)
+            return
+        trial = batch.writable(trial_id)
+        text = json.dumps(value)
+        put = batch.update if key in trial.user_attrs else batch.insert
+        put(models.TrialUserAttributeModel, trial_id, {"key": key}, {"value_json": text})
+        trial.user_attrs = {**trial.user_attrs, key: json.loads(text)}
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set an attribute of a running trial."""
+        batch = self._batch()
+        if batch is None:
+            super().set_trial_system_attr(trial_id, key, value)
+            return
+        trial = batch.writable(trial_id)
+        text = json.dumps(value)
+        put = batch.update if key in trial.system_attrs else batch.insert
+        put(models.TrialSystemAttributeModel, trial_id, {"key": key}, {"value_json": text})
+        trial.system_attrs = {**trial.system_attrs, key: json.loads(text)}
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """Set what a running trial reports."""
+        batch = self._batch()
+        if batch is None:
+            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+            return
+        trial = batch.writable(trial_id)
+        stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
+        put = batch.update if step in trial.intermediate_values else batch.insert
+        row = {"intermediate_value": stored, "intermediate_value_type": kind}
+        put(models.TrialIntermediateValueModel, trial_id, {"step": step}, row)
+        trial.intermediate_values = {**trial.intermediate_values, step: float(intermediate_value)}
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        """End a trial, or begin a waiting one."""
+        batch = self._batch()
+        if batch is None:
+            return super().set_trial_state_values(trial_id, state, values)
+        trial = batch.writable(trial_id)
+        if not state.is_finished() or trial.state != TrialState.RUNNING or trial.values is not None:
+            done = super().set_trial_state_values(trial_id, state, values)
+            batch.forget(trial_id)
+            return done
+        for objective, value in enumerate(values or ()):
+            stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+            row = {"value": stored, "value_type": kind}
+            batch.insert(models.TrialValueModel, trial_id, {"objective": objective}, row)
+        trial.state, trial.datetime_complete = state, datetime.now()
+        trial.values = None if values is None else [float(value) for value in values]
+        batch.end(trial_id, state, trial.datetime_complete)
+        return True
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial; the caller may change it."""
+        batch = self._batch()
+        return super().get_trial(trial_id) if batch is None else _copy(batch.trial(trial_id))
+
+    def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:
+        """Return a trial's user attributes."""
+        batch = self._batch()
+        return super().get_trial_user_attrs(trial_id) if batch is None else dict(batch.trial(trial_id).user_attrs)
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """Return a trial's system attributes."""
+        batch = self._batch()
+        return super().get_trial_system_attrs(trial_id) if batch is None else dict(batch.trial(trial_id).system_attrs)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        batch = self._batch()
+        if batch is None:
+            return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        return batch.trials(study_id, states, included_trial_ids, trial_id_greater_than)
+
+    def read_trials(self, study_id: int, included: set[int], after: int) -> list[FrozenTrial]:
+        """Return trials as the database has them: those with ids above `after` and those included."""
+        return super()._get_trials(study_id, None, included, after)
+
+    def read_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial as the database has it."""
+        return super().get_trial(trial_id)
+
+
+@contextlib.contextmanager
+def batch(study: optuna.Study, trials: Sequence[optuna.Trial] = ()) -> Iterator[None]:
+    """Do everything within that concerns the study's trials as one transaction, where its storage can.
+
+    Any other storage of Optuna's does each thing by itself. See `BatchStorage.batch`.
+
+    Args:
+        study: The study.
+        trials: Those of its trials that will be written.
+    """
+    cached = study._storage
+    backend = getattr(cached, "_backend", None)
+    if not isinstance(backend, BatchStorage):
+        yield
+        return
+    try:
+        with backend.batch(study._study_id, [trial._trial_id for trial in trials]):
+            yield
+    except BaseException:
+        if isinstance(cached, _CachedStorage):
+            _forget_trials(cached, study._study_id)
+        raise
+
+
+def _forget_trials(cached: _CachedStorage, study_id: int) -> None:
+    """Make Optuna's cache read a study's trials again: it may hold some that were never committed."""
+    with cached._lock:
+        cached._studies.pop(study_id, None)
+        for trial_id, (of_study, number) in list(cached._trial_id_to_study_id_and_number.items()):
+            if of_study == study_id:
+                del cached._trial_id_to_study_id_and_number[trial_id]
+                del cached._study_id_and_number_to_trial_id[of_study, number]
+    with contextlib.suppress(optuna.exceptions.StorageInternalError):
+        cached.get_all_trials(study_id, deepcopy=False)
+
+
+class _Batch:
+    """One transaction: what it has read, and what it has yet to write."""
+
+    def __init__(self, storage: BatchStorage, connection: Connection) -> None:
+        self._storage = storage
+        self._connection = connection
+        self.session = _JoinedSession(self, bind=connection)
+        self._trials: dict[int, FrozenTrial] = {}  # As the transaction sees them; replaced, never changed in place.
+        self._known_after: dict[int, int] = {}  # For a study: all its trials with ids above this are known.
+        self._of_study: dict[int, set[int]] = {}
+        self._counts: dict[int, int] = {}
+        self._locked: set[int] = set()
+        self._inserts: dict[Any, dict[tuple[Any, ...], _Row]] = {}
+        self._updates: dict[Any, dict[tuple[Any, ...], tuple[_Row, _Row]]] = {}
+        self._ended: list[_Row] = []
+
+    def begin(self, study_id: int) -> None:
+        """Begin the transaction so that nobody else creates trials of the study."""
+        if self._connection.dialect.name == "sqlite":
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+        self._lock_study(study_id)
+
+    def _lock_study(self, study_id: int) -> bool:
+        """Keep others from creating trials of a study until the end; return whether there is such a study."""
+        lock = sqlalchemy.select(models.StudyModel.study_id).where(models.StudyModel.study_id == study_id)
+        return self._connection.execute(lock.with_for_update()).first() is not None
+
+    def lock(self, study_id: int, trial_ids: Collection[int]) -> None:
+        """Keep other processes from ending these trials until the end, and read them."""
+        if not trial_ids:
+            return
+        lock = sqlalchemy.select(models.TrialModel.trial_id).where(models.TrialModel.trial_id.in_(trial_ids))
+        self._connection.execute(lock.with_for_update())
+        self._locked.update(trial_ids)
+        for trial in self._storage.read_trials(study_id, set(trial_ids), max(trial_ids)):
+            self._trials[trial._trial_id] = trial
+            self._of_study.setdefault(study_id, set()).add(trial._trial_id)
+
+    # Reads.
+
+    def trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial as the transaction sees it."""
+        if trial_id not in self._trials:
+            self._trials[trial_id] = self._storage.read_trial(trial_id)
+        return self._trials[trial_id]
+
+    def trials(
+        self, study_id: int, states: Container[TrialState] | None, included: set[int], after: int
+    ) -> list[FrozenTrial]:
+        """Return trials of a study as the transaction sees them, in the order of their ids."""
+        known = self._of_study.setdefault(study_id, set())
+        missing = {trial_id for trial_id in included if trial_id not in self._trials}
+        if self._known_after.get(study_id, after + 1) > after or missing:
+            for trial in self._storage.read_trials(study_id, included, after):
+                self._trials.setdefault(trial._trial_id, trial)
+                known.add(trial._trial_id)
+            self._known_after[study_id] = min(after, self._known_after.get(study_id, after))
+        wanted = sorted(trial_id for trial_id in known if trial_id > after or trial_id in included)
+        found = [self._trials[trial_id] for trial_id in wanted]
+        return found if states is None else [trial for trial in found if trial.state in states]
+
+    def forget(self, trial_id: int) -> None:
+        """Read a trial again when it is next asked for: it was written past this batch's memory."""
+        self._trials.pop(trial_id, None)
+        self._known_after.clear()
+
+    def forget_trials_of(self, study_id: int) -> None:
+        """Forget the trials of a study: some were created or deleted past this batch's memory."""
+        for trial_id in self._of_study.pop(study_id, set()):
+            self._trials.pop(trial_id, None)
+            self._locked.discard(trial_id)
+        self._known_after.pop(study_id, None)
+        self._counts.pop(study_id, None)
+
+    # Writes.
+
+    def create(self, study_id: int) -> FrozenTrial:
+        """Create a running trial and return it."""
+        if study_id not in self._counts:
+            if not self._lock_study(study_id):
+                raise KeyError(f"There is no study of id {study_id}.")
+            count = sqlalchemy.select(sqlalchemy.func.count()).where(models.TrialModel.study_id == study_id)
+            self._counts[study_id] = self._connection.execute(count).scalar_one()
+        now, number = datetime.now(), self._counts[study_id]
+        values = {
+            "study_id": study_id,
+            "number": number,
+            "state": TrialState.RUNNING,
+            "datetime_start": _stored_time(now),
+        }
+        inserted = self._connection.execute(models.TrialModel.__table__.insert(), values).inserted_primary_key
+        if inserted is None:
+            raise AssertionError("unreachable")  # An insert of one row has one.
+        trial_id = int(inserted[0])
+        self._counts[study_id] = number + 1
+        trial = FrozenTrial(
+            number=number, state=TrialState.RUNNING, value=None, values=None, datetime_start=now,
+            datetime_complete=None, params={}, distributions={}, user_attrs={}, system_attrs={},
+            intermediate_values={}, trial_id=trial_id,
+        )  # fmt: skip
+        self._trials[trial_id] = trial
+        self._of_study.setdefault(study_id, set()).add(trial_id)
+        self._locked.add(trial_id)
+        return _copy(trial)
+
+    def writable(self, trial_id: int) -> FrozenTrial:
+        """Return a trial to be changed: a copy that stands for it from now on, safe from other processes.
+
+        Raises:
+            KeyError: There is none.
+            optuna.exceptions.UpdateFinishedTrialError: It is finished.
+        """
+        if trial_id not in self._locked:
+            lock = sqlalchemy.select(models.TrialModel.trial_id).where(models.TrialModel.trial_id == trial_id)
+            self._connection.execute(lock.with_for_update())
+            self._locked.add(trial_id)
+            self._trials[trial_id] = self._storage.read_trial(trial_id)  # As it is now that it is locked.
+        trial = copy.copy(self._trials[trial_id])
+        self._storage.check_trial_is_updatable(trial_id, trial.state)
+        self._trials[trial_id] = trial
+        return trial
+
+    def insert(self, model: Any, trial_id: int, key: _Row, values: _Row) -> None:
+        """Write a row that is not there yet."""
+        row = {"trial_id": trial_id, **key, **values}
+        self._inserts.setdefault(model, {})[trial_id, *key.values()] = row
+
+    def update(self, model: Any, trial_id: int, key: _Row, values: _Row) -> None:
+        """Write a row that is there, or will be."""
+        place = (trial_id, *key.values())
+        if place in self._inserts.get(model, {}):
+            self._inserts[model][place].update(values)
+        else:
+            self._updates.setdefault(model, {})[place] = ({"trial_id": trial_id, **key}, values)
+
+    def end(self, trial_id: int, state: TrialState, now: datetime) -> None:
+        """Write a trial's final state."""
+        self._ended.append({"ended_id": trial_id, "state": state, "datetime_complete": _stored_time(now)})
+
+    def flush(self) -> None:
+        """Send everything that was written to the database; it is not committed yet."""
+        for model, rows in self._inserts.items():
+            self._connection.execute(model.__table__.insert(), list(rows.values()))
+        for model, changes in self._updates.items():
+            for key, values in changes.values():
+                table = model.__table__
+                where = [table.c[name] == value for name, value in key.items()]
+                self._connection.execute(table.update().where(*where).values(values))
+        if self._ended:
+            table = models.TrialModel.__table__
+            where_ended = table.c.trial_id == sqlalchemy.bindparam("ended_id")
+            self._connection.execute(table.update().where(where_ended), self._ended)
+        self._inserts, self._updates, self._ended = {}, {}, []
+
+
+class _SessionsOfThreads:
+    """Stands for RDBStorage's source of sessions: a thread in a batch gets its transaction's, others their own."""
+
+    def __init__(self, batches: dict[int, _Batch], plain: Any) -> None:
+        self._batches = batches
+        self._plain = plain
+
+    def __call__(self) -> orm.Session:
+        batch = self._batches.get(threading.get_ident())
+        if batch is None:
+            session: orm.Session = self._plain()
+            return session
+        batch.flush()  # Whoever asks for a session is about to read or write past the batch's memory.
+        return batch.session
+
+    def remove(self) -> None:
+        self._plain.remove()
+
+
+class _JoinedSession(orm.Session):
+    """A session whose commits and roll-backs leave the batch's transaction open."""
+
+    def __init__(self, batch: _Batch, bind: Connection) -> None:
+        super().__init__(bind=bind, join_transaction_mode="rollback_only")
+        self._owner = batch
+
+    def commit(self) -> None:
+        """Write, and keep the transaction open."""
+        self.flush()
+
+    def rollback(self) -> None:
+        """Drop what was not written; an error of the database ends the whole batch, since it is raised again."""
+        self.expunge_all()
+
+    def close(self) -> None:
+        """Forget what was read: it may be changed past this session."""
+        self.expunge_all()
+
+
+def _copy(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial whose dictionaries can be changed."""
+    twin = copy.copy(trial)
+    twin.params, twin.distributions = dict(trial.params), dict(trial.distributions)
+    twin.user_attrs, twin.system_attrs = dict(trial.user_attrs), dict(trial.system_attrs)
+    twin.intermediate_values = dict(trial.intermediate_values)
+    return twin
+
+
+def _stored_time(local: datetime) -> datetime:
+    """Return a local time as Optuna stores it: in UTC, without saying so."""
+    return local.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,256 @@
+"""A worker's loop: asks for trials, trains them as a group, tells, and stops in good order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Sequence
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from mfas_optuna import storage as database
+from mfas_optuna import trials as records
+from mfas_optuna.errors import MfasError, SearchFailedError, TrainingDiverged
+from mfas_optuna.objective import Outcome, TrialResult, TrialRunner, is_out_of_memory
+from mfas_optuna.prepare import Prepared, weights_folder
+from mfas_optuna.search.sampler import MFASSampler
+from mfas_optuna.spec import StudySpec
+from mfas_optuna.worker.interrupts import Interrupts
+from mfas_optuna.worker.request import Listener, SearchRequest, choose_device
+
+_log = logging.getLogger(__name__)
+
+MAX_FAILURES_IN_A_ROW = 20
+"""After so many failed trials in a row something is wrong with more than the networks."""
+_POLL_S = 0.2
+_REAP_EVERY_S = 2.0
+
+
+def nobody_else(request: SearchRequest, is_alone_here: bool) -> bool:
+    """Return whether no other worker of the study can live anywhere; other hosts cannot be looked into."""
+    return is_alone_here and database.is_one_host(request.storage_url)
+
+
+def n_finished_trials(study: optuna.Study) -> int:
+    """Return how many trials are complete or pruned."""
+    return sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in study.get_trials(deepcopy=False))
+
+
+def is_over(study: optuna.Study, spec: StudySpec) -> bool:
+    """Return whether the study has all its trials: by its budget, or because the schedule is done."""
+    sampler = study.sampler
+    is_limited = spec.search.n_trials is not None or not isinstance(sampler, MFASSampler)
+    if is_limited and n_finished_trials(study) >= spec.n_trials_planned():
+        return True
+    return isinstance(sampler, MFASSampler) and sampler.is_finished(study)
+
+
+class Worker:
+    """Asks, trains and tells until the study is over."""
+
+    def __init__(
+        self,
+        request: SearchRequest,
+        study: optuna.Study,
+        sampler: BaseSampler,
+        prepared: Prepared,
+        listener: Listener,
+        interrupts: Interrupts,
+        lock: database.WorkerLock,
+    ) -> None:
+        self._request = request
+        self._lock = lock
+        self._reap_at = time.monotonic()
+        self._study = study
+        self._sampler = sampler
+        self._listener = listener
+        self._interrupts = interrupts
+        self._identity = database.this_worker()
+        self._runner = TrialRunner(
+            request.spec, prepared.features, weights_folder(request.home), choose_device(request.device)
+        )
+
+    def run(self) -> None:
+        n_planned = self._request.spec.n_trials_planned()
+        self._listener.say(f"Search: {n_planned} trials")
+        started = time.perf_counter()
+        n_failed_in_a_row = 0
+        try:
+            while not is_over(self._study, self._request.spec):
+                self._interrupts.check()
+                size = self._joint_size()
+                if size == 0:
+                    self._reap_now_and_then()
+                    time.sleep(_POLL_S)
+                    continue
+                for trial in self._run_group(self._ask(size)):
+                    n_failed_in_a_row = n_failed_in_a_row + 1 if trial.state == TrialState.FAIL else 0
+                    self._listener.trial_ended(self._study, trial, n_finished_trials(self._study), n_planned)
+                    if n_failed_in_a_row >= MAX_FAILURES_IN_A_ROW:
+                        message = trial.user_attrs.get(records.FAILURE_MESSAGE, "no reason was recorded")
+                        raise SearchFailedError(
+                            f"{n_failed_in_a_row} trials failed in a row; the last because: {message}"
+                        )
+        finally:
+            # An error of the database that ends the loop must not be replaced by one from here.
+            with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                records.add_timing(self._study, "search", time.perf_counter() - started)
+
+    def _reap_now_and_then(self) -> None:
+        """While there is nothing to do but wait for others' trials: see to it that those others live."""
+        if time.monotonic() < self._reap_at:
+            return
+        self._reap_at = time.monotonic() + _REAP_EVERY_S
+        is_alone = nobody_else(self._request, self._lock.is_alone_now())
+        reaped = database.reap_dead(self._study._storage, self._request.study_name, is_alone=is_alone)
+        if reaped:
+            self._listener.say(f"Taking over {len(reaped)} trials of a worker that ended")
+
+    # Asking.
+
+    def _joint_size(self) -> int:
+        """Return how many trials to ask for now; none when more would be of no use, or would overshoot the budget.
+
+        Groups are the same blocks of slots in every run of one worker, so that a resumed search trains what an
+        uninterrupted one would have trained at once, to the same bits.
+        """
+        spec, most = self._request.spec, joint_size(self._request)
+        n_open = sum(
+            trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+            for trial in self._study.get_trials(deepcopy=False)
+        )
+        if not isinstance(self._sampler, MFASSampler):
+            n_left = max(0, spec.n_trials_planned() - n_open)
+            return min(self._share(n_left), most - n_open % most)
+        n_left = most if spec.search.n_trials is None else max(0, spec.search.n_trials - n_open)
+        decision = self._sampler.decide(self._study)
+        if decision.kind != "slot":
+            return min(1, n_left) if decision.kind == "over_draw" else 0
+        return min(self._share(decision.n_free), most - decision.slot % most, n_left)
+
+    def _share(self, n_free: int) -> int:
+        """Return how many of the free trials are this worker's when each that lives takes as many."""
+        if n_free == 0 or nobody_else(self._request, self._lock.is_alone_now()):
+            return n_free
+        trials = self._study.get_trials(deepcopy=False)
+        newest = trials[-2 * self._request.spec.search.samples_per_step :]
+        found = {records.read_worker(trial.system_attrs) for trial in newest}
+        others = {worker for worker in found if worker is not None and not database.is_dead(worker)}
+        return math.ceil(n_free / len(others | {self._identity}))
+
+    def _ask(self, size: int) -> list[optuna.Trial]:
+        """Ask for trials of one step, and record who runs them; fewer than `size` when others were quicker.
+
+        The first may lead its step and fit the surrogate, or wait for who does; the others are asked for in one
+        transaction, within which nobody else takes a slot.
+        """
+        study, space = self._study, self._request.spec.search_space()
+        trials = [study.ask()]
+        proposal = records.read_proposal(records.system_attributes(study, records.trial_id_of(trials[0])))
+        with database.batch(study, trials):
+            records.write_worker(study, trials[0], self._identity)
+            if proposal is not None and proposal.is_surplus:
+                self._tell_failure(trials[0], "given_back", "another worker took the last place before")
+                return []
+            while len(trials) < size and self._is_next_of(proposal):
+                trials.append(study.ask())
+                records.write_worker(study, trials[-1], self._identity)
+            for trial in trials:
+                space.suggest(trial)
+        return trials
+
+    def _is_next_of(self, first: records.Proposal | None) -> bool:
+        """Return whether the next ask would take another slot of the same step."""
+        if not isinstance(self._sampler, MFASSampler):
+            return True
+        decision = self._sampler.decide(self._study)
+        step = decision.step
+        return (
+            first is not None
+            and step is not None
+            and decision.kind == "slot"
+            and (step.iteration, step.depth) == (first.iteration, first.depth)
+        )
+
+    # Training and telling.
+
+    def _run_group(self, trials: list[optuna.Trial]) -> list[FrozenTrial]:
+        """Run trials that were asked for and return those that are stored now; all of them at once, or none."""
+        if not trials:
+            return []
+        try:
+            outcomes = self._runner.run(self._study, trials, self._interrupts.immediate)
+            ended = {trial.number for trial, _ in outcomes}
+            untouched = [trial for trial in trials if trial.number not in ended]
+            with database.batch(self._study, trials):
+                told = self._tell_all(outcomes)
+                self._give_back(untouched, "a network before it in its step failed and comes first")
+        except BaseException as error:  # Interrupted among them; what concerns one trial alone is an outcome.
+            if not database.is_database_error(error):
+                with database.batch(self._study, trials):
+                    self._give_back(trials, str(error) or "the worker ended")
+            raise
+        return told
+
+    def _tell_all(self, outcomes: Sequence[tuple[optuna.Trial, Outcome]]) -> list[FrozenTrial]:
+        """Store what became of trials; leave out those that another worker took for dead and ended."""
+        told: list[FrozenTrial] = []
+        lost: set[str | None] = set()  # Weights of such: what started from them does not count either.
+        for trial, outcome in outcomes:
+            weights = outcome.record.weights if isinstance(outcome, TrialResult) else ()
+            if lost.intersection(layer.started_from for layer in weights):
+                self._give_back([trial], "it started from the weights of a trial that was lost")
+                stored = None
+            else:
+                stored = self._tell(trial, outcome)
+            if stored is None:
+                lost.update(layer.published for layer in weights)
+            else:
+                told.append(stored)
+        return told
+
+    def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial | None:
+        """Store what became of a trial; None when another worker took this one for dead and ended it."""
+        try:
+            if isinstance(outcome, TrialResult):
+                records.write_result(trial, outcome.record)
+                return self._study.tell(trial, outcome.score, skip_if_finished=True)
+            if isinstance(outcome, optuna.TrialPruned):
+                return self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+            if isinstance(outcome, TrainingDiverged):
+                return self._tell_failure(trial, "diverged", str(outcome))
+            if is_out_of_memory(outcome):
+                return self._tell_failure(trial, "out_of_memory", str(outcome) or "out of memory")
+            if isinstance(outcome, optuna.exceptions.UpdateFinishedTrialError):
+                raise outcome
+            if isinstance(outcome, MfasError) or database.is_database_error(outcome):
+                raise outcome
+            _log.warning("Trial %d failed.", trial.number, exc_info=outcome)
+            return self._tell_failure(trial, "error", f"{type(outcome).__name__}: {outcome}")
+        except optuna.exceptions.UpdateFinishedTrialError:
+            _log.warning("Trial %d was ended by another worker, which took this one for dead.", trial.number)
+            return None
+
+    def _give_back(self, trials: Sequence[optuna.Trial], why: str) -> None:
+        for trial in trials:
+            self._tell_failure(trial, "given_back", why)
+
+    def _tell_failure(self, trial: optuna.Trial, reason: records.FailureReason, message: str) -> FrozenTrial:
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            records.write_failure(self._study, trial, reason, message)
+        return self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def joint_size(request: SearchRequest) -> int:
+    """Return how many networks a worker trains at once at most: what was asked for, or as suits the sampler.
+
+    TPE learns from each trial before it proposes the next, so it gets one at a time.
+    """
+    if request.joint is not None:
+        return request.joint
+    return 1 if request.spec.search.sampler == "tpe" else request.spec.search.samples_per_step
