@@ -92,8 +92,8 @@ class JointFusion:
         device = self.flat.device
         # The slot that each product is for, modality by modality, and the product for each slot.
         self._readers = torch.tensor([slot for slots in readers.values() for slot in slots], device=device)
-        self._readers_MS = self._readers.view(-1, len(self._slots))
-        self._products_MS = self._readers_MS.argsort(dim=1)
+        self._readers_MS = list(self._readers.view(-1, len(self._slots)))
+        self._products_MS = [readers_S.argsort() for readers_S in self._readers_MS]
         heads = sorted(self._slots.index((network, len(each) - 1)) for network, each in enumerate(reads))
         self._heads_N = torch.tensor(heads, device=device)
         self._networks_N = torch.tensor([self._slots[slot][0] for slot in heads], device=device)
@@ -155,11 +155,11 @@ class JointFusion:
         """Return for each network where the elements of its parameters lie in the buffer, by their names."""
         *weights, bias_SH1, above_SHH, head_NCH, head_bias_NC1 = _split(torch.arange(self.flat.numel()), shapes)
         blocks = [block for weight in weights for block in weight.split(self._width)]  # One a product.
-        products_MS = self._products_MS.cpu() + torch.arange(0, len(blocks), len(self._slots))[:, None]
+        products_SM = torch.stack(self._products_MS, dim=1).cpu() + torch.arange(0, len(blocks), len(self._slots))
         n_first = self._layers[0].slots.stop  # The slots after these read an h.
         places: list[dict[str, Tensor]] = [{} for _ in self.networks]
         for slot, (network, layer) in enumerate(self._slots):
-            rows = [blocks[product] for product in products_MS[:, slot].tolist()]
+            rows = [blocks[product] for product in products_SM[slot].tolist()]
             if layer > 0:
                 rows.append(above_SHH[slot - n_first])
             places[network][f"layers.{layer}.weight"] = torch.cat(rows, dim=1)
@@ -344,7 +344,7 @@ class _Buffers:
             return like.new_empty(n_slots, group._width, n_samples)
 
         self.products_PHB = like.new_empty(n_modalities * n_slots, group._width, n_samples)
-        self.products_MS2 = self.products_PHB.view(n_modalities, n_slots, -1)
+        self.products_MS2 = self.products_PHB.view(n_modalities, n_slots, -1).unbind()
         self.products = [part.flatten(0, 1) for part in self.products_PHB.split(group._n_readers)]
         self.z_SHB, h_SHB, self.d_SHB = slots(), slots(), slots()
         self.z_S2 = self.z_SHB.flatten(1)
