@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,18 +25,59 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-DERIVATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "relu": lambda z, h: (h > 0).to(z.dtype),
-    "sigmoid": lambda z, h: h * (1 - h),
-    "leaky_relu": lambda z, h: torch.where(z > 0, torch.ones_like(z), 0.01),
-    "tanh": lambda z, h: 1 - h * h,
-    "gelu": lambda z, h: torch.special.ndtr(z) + z * torch.exp(-0.5 * z * z) * (2 * math.pi) ** -0.5,
-    "silu": lambda z, h: torch.sigmoid(z) * (1 - h) + h,
-    "elu": lambda z, h: torch.where(z > 0, torch.ones_like(z), h + 1),
-    "softplus": lambda z, h: torch.sigmoid(z),
-    "identity": lambda z, h: torch.ones_like(z),
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """An activation that writes where it is told, so that no memory is asked for.
+
+    Attributes:
+        apply: (z, h): Write sigma(z) to h.
+        multiply_by_slope: (d, z, h): Multiply d by sigma'(z), given z and h = sigma(z).
+    """
+
+    apply: Callable[[Tensor, Tensor], object]
+    multiply_by_slope: Callable[[Tensor, Tensor, Tensor], object]
+
+
+# torch has a backward function of each activation that takes one pass over the memory instead of two to six. They are
+# what autograd calls; their names are public in torch.ops.aten alone. At 61,440 bytes on one core ReLU's takes 3 us,
+# the product with (h > 0) 26; at 2 MB 50 and 2,400, nearly all of it for fresh pages.
+_aten = torch.ops.aten
+IN_PLACE: dict[str, InPlace] = {
+    "relu": InPlace(
+        lambda z, h: torch.clamp_min(z, 0.0, out=h),
+        lambda d, z, h: _aten.threshold_backward.grad_input(d, h, 0.0, grad_input=d),
+    ),
+    "sigmoid": InPlace(
+        lambda z, h: torch.sigmoid(z, out=h),
+        lambda d, z, h: _aten.sigmoid_backward.grad_input(d, h, grad_input=d),
+    ),
+    "leaky_relu": InPlace(
+        lambda z, h: _aten.leaky_relu.out(z, 0.01, out=h),
+        lambda d, z, h: _aten.leaky_relu_backward.grad_input(d, z, 0.01, False, grad_input=d),
+    ),
+    "tanh": InPlace(
+        lambda z, h: torch.tanh(z, out=h),
+        lambda d, z, h: _aten.tanh_backward.grad_input(d, h, grad_input=d),
+    ),
+    "gelu": InPlace(
+        lambda z, h: _aten.gelu.out(z, out=h),
+        lambda d, z, h: _aten.gelu_backward.grad_input(d, z, grad_input=d),
+    ),
+    "silu": InPlace(
+        lambda z, h: _aten.silu.out(z, out=h),
+        lambda d, z, h: _aten.silu_backward.grad_input(d, z, grad_input=d),
+    ),
+    "elu": InPlace(
+        lambda z, h: _aten.elu.out(z, out=h),
+        lambda d, z, h: _aten.elu_backward.grad_input(d, 1.0, 1.0, 1.0, False, z, grad_input=d),
+    ),
+    "softplus": InPlace(
+        lambda z, h: _aten.softplus.out(z, out=h),
+        lambda d, z, h: _aten.softplus_backward.grad_input(d, z, 1.0, 20.0, grad_input=d),
+    ),
+    "identity": InPlace(lambda z, h: h.copy_(z), lambda d, z, h: d),
 }
-"""sigma'(z) from z and h = sigma(z), by the names of `ACTIVATIONS`."""
+"""The activations of the same names, for code that keeps its own buffers."""
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mfas_optuna.errors import FusionShapeError
+from mfas_optuna.fusion.activations import ACTIVATIONS, IN_PLACE
 from mfas_optuna.fusion.joint import JointFusion
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.space import ACTIVATION_NAMES, Architecture, FusionLayer
@@ -158,6 +159,68 @@ def test_gradients_with_dropout_are_those_of_autograd() -> None:
     expected = group.flat.grad.clone()
     group.gradient(rows_BF, labels_B, generators())
     assert torch.allclose(group.flat.grad, expected, rtol=0, atol=1e-12)
+
+
+MIXED = [
+    Architecture((FusionLayer((0, 1), 0), FusionLayer((0, 1), 1), FusionLayer((0, 0), 0))),
+    Architecture((FusionLayer((2, 0), 1),)),
+    Architecture((FusionLayer((1, 0), 3), FusionLayer((0, 1), 0))),
+]
+
+
+def test_gradients_are_the_same_bit_for_bit_whatever_was_asked_before() -> None:
+    """The buffers keep nothing: not of another number of rows, nor of other rows, nor of masks."""
+    networks = make_networks(MIXED, dropout=0.5, dtype=torch.float32)
+    fresh, used = make_group(networks, MIXED), make_group(networks, MIXED)
+    rows_BF, labels_B = rows(16, dtype=torch.float32)
+    assert used.flat.grad is not None
+    assert fresh.flat.grad is not None
+    expected = fresh.gradient(rows_BF, labels_B), fresh.flat.grad
+    used.gradient(*rows(16, seed=1, dtype=torch.float32), [torch.Generator().manual_seed(seed) for seed in range(3)])
+    used.gradient(*rows(5, seed=2, dtype=torch.float32))
+    used.gradient(*rows(16, seed=3, dtype=torch.float32))
+    losses_N = used.gradient(rows_BF, labels_B)
+    assert torch.equal(losses_N, expected[0])
+    assert torch.equal(used.flat.grad, expected[1])
+
+
+@pytest.mark.parametrize("name", ACTIVATION_NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_activations_in_place_are_those_of_autograd(name: str, dtype: torch.dtype) -> None:
+    z = torch.linspace(-30, 30, 601, dtype=dtype, requires_grad=True)
+    d = torch.randn(601, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    expected = ACTIVATIONS[name](z)
+    (slope,) = torch.autograd.grad(expected, z, d)
+    h, sigma = torch.empty_like(expected), IN_PLACE[name]
+    with torch.no_grad():
+        sigma.apply(z, h)
+        assert torch.equal(h, expected)
+        sigma.multiply_by_slope(d, z, h)
+        assert torch.equal(d, slope)
+
+
+@pytest.mark.parametrize("parts", [[slice(0, 3), slice(3, 5), slice(6, 10)], [slice(2, 6), slice(2, 6), slice(4, 7)]])
+def test_three_modalities_even_of_the_same_columns(parts: list[slice]) -> None:
+    widths = [[part.stop - part.start] for part in parts]
+    architectures = [Architecture((FusionLayer((0, 0, 0), depth % 2),) * (depth + 1)) for depth in range(3)]
+    networks = [
+        FusionNetwork(
+            architecture, widths, ["tanh", "relu"], width=4, n_classes=N_CLASSES,
+            generator=torch.Generator().manual_seed(index),
+        ).double()
+        for index, architecture in enumerate(architectures)
+    ]  # fmt: skip
+    group = JointFusion(networks, [[parts] * architecture.depth for architecture in architectures])
+    rows_BF, labels_B = rows(7)
+    losses_N = group.gradient(rows_BF, labels_B)
+    assert group.flat.grad is not None
+    for network, loss, gradient in zip(networks, losses_N, group.unpack(group.flat.grad), strict=True):
+        read_BF = torch.cat([rows_BF[:, part] for part in parts], dim=1)
+        expected = functional.cross_entropy(network([read_BF] * len(network.layers)), labels_B)
+        expected.backward()
+        assert torch.allclose(loss, expected, rtol=0, atol=1e-12)
+        for name, parameter in network.named_parameters():
+            assert torch.allclose(gradient[name], parameter.grad, rtol=0, atol=1e-12), name
 
 
 def test_parameters_there_and_back() -> None:
