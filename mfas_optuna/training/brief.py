@@ -22,6 +22,7 @@ from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.space import Architecture, SearchSpace
 from mfas_optuna.spec import BriefTraining
 from mfas_optuna.threads import one_thread
+from mfas_optuna.training.adamw import FlatAdamW
 
 SMALLEST_DEVIATION = 1e-6
 """Columns that vary less are only centred."""
@@ -220,28 +221,19 @@ class _Group:
     def is_alive(self) -> bool:
         return bool(self._alive)
 
-    def _regroup(
-        self, moments: dict[str, list[dict[str, Tensor]]] | None = None, n_steps: Tensor | None = None
-    ) -> None:
-        """Build the joint network of those that are left, with what the optimiser remembers of them."""
+    def _regroup(self) -> None:
+        """Build the joint network of those that are left."""
         self._joint = JointFusion(
             [self._members[index].network for index in self._alive], [self._reads[index] for index in self._alive]
         )
-        settings = self._settings
-        self._optimizer = torch.optim.AdamW(
-            [self._joint.flat], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
-        if moments is not None and n_steps is not None:
-            state: dict[str, Tensor] = {name: self._joint.pack(of_each) for name, of_each in moments.items()}
-            self._optimizer.state[self._joint.flat] = {"step": n_steps, **state}
+        self._optimizer = FlatAdamW(self._joint.flat, weight_decay=self._settings.weight_decay)
         self._loss_sums_N = torch.zeros(len(self._alive), device=self._data.train_NF.device)
 
     def step(self, rows_BF: Tensor, labels_B: Tensor, learning_rate: float) -> None:
         """Take one step of all networks."""
-        self._optimizer.param_groups[0]["lr"] = learning_rate
         generators = [self._generators[index] for index in self._alive]
         self._loss_sums_N += self._joint.gradient(rows_BF, labels_B, generators)
-        self._optimizer.step()
+        self._optimizer.step(learning_rate)
 
     def end_epoch(self, epoch: int, around: Callable[[], AbstractContextManager[None]]) -> None:
         """Score all networks, and part with those that diverged or are told to end."""
@@ -271,15 +263,18 @@ class _Group:
         scores.append(score)
 
     def _part(self) -> None:
-        remembered = self._optimizer.state[self._joint.flat]
+        """Go on with those that have not ended, and with what the optimiser remembers of them."""
         left = [position for position, index in enumerate(self._alive) if index not in self._ended]
         self._alive = [self._alive[position] for position in left]
-        if self._alive:
-            moments = {}
-            for name in ("exp_avg", "exp_avg_sq"):
-                of_each = self._joint.unpack(remembered[name])
-                moments[name] = [of_each[position] for position in left]
-            self._regroup(moments, remembered["step"])
+        if not self._alive:
+            return
+        joint, before = self._joint, self._optimizer
+        moments = [joint.unpack(moment) for moment in (before.exp_avg, before.exp_avg_sq)]
+        self._regroup()
+        self._optimizer.exp_avg, self._optimizer.exp_avg_sq = (
+            self._joint.pack([of_each[position] for position in left]) for of_each in moments
+        )
+        self._optimizer.n_steps = before.n_steps
 
     @torch.inference_mode()
     def _score(self) -> list[float]:
