@@ -373,7 +373,7 @@ class _Batch:
             self._connection.execute(lock.with_for_update())
             self._locked.add(trial_id)
             self._trials[trial_id] = self._storage.read_trial(trial_id)  # As it is now that it is locked.
-        trial = copy.copy(self._trials[trial_id])
+        trial = copy.copy(self.trial(trial_id))
         self._storage.check_trial_is_updatable(trial_id, trial.state)
         self._trials[trial_id] = trial
         return trial

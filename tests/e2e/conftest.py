@@ -82,6 +82,13 @@ class Cli:
             check=False,
         )
 
+    def edit(self, old: str, new: str) -> None:
+        """Change the study file."""
+        path = self.folder / "studies" / "tiny.toml"
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
     def ok(self, *arguments: str, **environment: str) -> str:
         result = self.run(*arguments, **environment)
         assert result.returncode == 0, result.stderr

@@ -38,8 +38,8 @@ def test_help_imports_neither_torch_nor_optuna(cli: Cli) -> None:
 def test_options_are_frozen(cli: Cli) -> None:
     text = cli.ok("search", "--help", TERM="dumb", NO_COLOR="1")
     for option in (
-        "--study", "--name", "--storage", "--sampler", "--mode", "--trials", "--seed", "--device", "--data-root",
-        "--json", "--dry-run", "--quiet",
+        "--study", "--name", "--storage", "--sampler", "--mode", "--trials", "--seed", "--device", "--joint",
+        "--data-root", "--json", "--dry-run", "--quiet",
     ):  # fmt: skip
         assert option in text
 
@@ -53,6 +53,34 @@ def test_search_prints_the_best_networks(cli: Cli) -> None:
     lines = [line for line in result.stderr.splitlines() if "trials/min" in line]
     assert len(lines) == 16
     assert all(part in lines[-1] for part in ("iteration 2", "depth 2", "T ", "best ", "left 0:00"))
+
+
+def test_networks_are_trained_together_or_one_by_one_to_the_same_scores(cli: Cli) -> None:
+    """To rounding, which may tip one of the 100 rows; then the surrogate may propose otherwise: so the first step."""
+    cli.ok(*SEARCH, "--quiet", "--name", "together", "--trials", "8")
+    cli.ok(*SEARCH, "--quiet", "--name", "alone", "--trials", "8", "--joint", "1")
+    cli.ok(*SEARCH, "--quiet", "--name", "pairs", "--trials", "8", MFAS_JOINT="2")
+    together, alone, pairs = (cli.trials(name) for name in ("together", "alone", "pairs"))
+    assert [trial["architecture"] for trial in together] == [trial["architecture"] for trial in alone]
+    assert [trial["score"] for trial in together] == pytest.approx([trial["score"] for trial in alone], abs=0.011)
+    sizes = [{trial["attributes"]["joint_size"] for trial in trials} for trials in (together, alone, pairs)]
+    assert max(sizes[0]) > 2
+    assert sizes[1] == {1}
+    assert max(sizes[2]) == 2
+
+
+def test_tpe_learns_from_each_trial_and_random_need_not(cli: Cli) -> None:
+    for sampler, largest in (("tpe", 1), ("random", 4)):
+        cli.ok(*SEARCH, "--quiet", "--sampler", sampler, "--trials", "4", "--name", sampler)
+        trials = cli.trials(sampler)
+        assert len(trials) == 4
+        assert max(trial["attributes"]["joint_size"] for trial in trials) <= largest
+
+
+@pytest.mark.parametrize("joint", ["0", "-1", "many", "2.5"])
+def test_how_many_at_once_must_be_a_number(cli: Cli, joint: str) -> None:
+    assert f"--joint: expected auto or a number from 1, found {joint!r}" in refused(cli, *SEARCH, f"--joint={joint}")
+    assert "MFAS_JOINT: expected auto" in refused(cli, *SEARCH, MFAS_JOINT=joint)
 
 
 def test_json_is_all_there_is_on_standard_output(cli: Cli) -> None:

@@ -22,8 +22,12 @@ def n_complete(count: int) -> Any:
 
 
 def is_running(number: int) -> Any:
-    def has_come(connection: sqlite3.Connection) -> bool:
-        rows = connection.execute("SELECT COUNT(*) FROM trials WHERE state = 'RUNNING' AND number = ?", (number,))
+    def has_come(connection: sqlite3.Connection, study: str = "tiny") -> bool:
+        rows = connection.execute(
+            "SELECT COUNT(*) FROM trials JOIN studies USING (study_id) "
+            "WHERE state = 'RUNNING' AND number = ? AND study_name = ?",
+            (number, study),
+        )
         return int(rows.fetchone()[0]) == 1
 
     return has_come
@@ -68,6 +72,44 @@ def test_killed_search_resumes_to_the_same_trials(cli: Cli, uninterrupted: list[
     cli.ok(*SEARCH, "--quiet")
     assert cli.results() == uninterrupted
     assert not [trial for trial in cli.trials() if trial["state"] == "RUNNING"]
+
+
+def has_reported(number: int, epoch: int) -> Any:
+    def has_come(connection: sqlite3.Connection, study: str = "tiny") -> bool:
+        rows = connection.execute(
+            "SELECT COUNT(*) FROM trial_intermediate_values AS v JOIN trials USING (trial_id) "
+            "JOIN studies USING (study_id) WHERE number = ? AND step = ? AND study_name = ?",
+            (number, epoch, study),
+        )
+        return int(rows.fetchone()[0]) >= 1
+
+    return has_come
+
+
+@pytest.mark.parametrize("sharing", ["sequential", "snapshot"])
+@pytest.mark.parametrize(
+    "has_come",
+    [
+        pytest.param(is_running(7), id="whole group asked"),
+        pytest.param(has_reported(6, 1), id="group in training"),
+        pytest.param(has_reported(10, 2), id="group of the next step about to be told"),
+    ],
+)
+def test_killed_with_a_group_in_training(cli: Cli, sharing: str, has_come: Any) -> None:
+    """At most the group is repeated, and the finished study is that of an uninterrupted search."""
+    spelled = f'width = 4\nsharing = "{sharing}"'
+    cli.edit("width = 4", spelled)
+    command = [*SEARCH, "--name"]
+    cli.ok(*command, "whole", "--quiet")
+    cli.stop_at([*command, "killed"], signal.SIGKILL, lambda connection: has_come(connection, "killed"))
+    acknowledged = [trial for trial in cli.trials("killed") if trial["state"] == "COMPLETE"]
+    cli.ok(*command, "killed", "--quiet")
+    assert cli.results("killed") == cli.results("whole")
+    after = cli.trials("killed")
+    assert [after[trial["number"]] for trial in acknowledged] == acknowledged
+    states = [trial["state"] for trial in after]
+    assert "RUNNING" not in states
+    assert states.count("FAIL") <= 8
 
 
 def test_two_kills_in_a_row(cli: Cli, uninterrupted: list[dict[str, Any]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import TrialState
 
-from mfas_optuna.storage import BatchStorage, open_storage
+from mfas_optuna.storage import BatchStorage, batch, open_storage
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -53,3 +56,117 @@ class TestCachedWithinABatch(TestWithinABatch):
         assert isinstance(backend, BatchStorage)
         with backend.batch(0):
             yield _CachedStorage(backend)
+
+
+# What a batch promises besides.
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'mfas.db'}"
+
+
+def make_study(url: str) -> optuna.Study:
+    return optuna.create_study(
+        storage=open_storage(url), study_name="s", load_if_exists=True, sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+
+
+def test_others_see_all_of_a_batch_or_nothing(url: str) -> None:
+    mine, theirs = make_study(url), make_study(url)
+    with batch(mine):
+        for _ in range(3):
+            trial = mine.ask()
+            trial.suggest_float("x", 0, 1)
+            trial.set_user_attr("a", 1)
+        assert [trial.number for trial in mine.trials] == [0, 1, 2]
+        assert theirs.trials == []
+    assert theirs.trials == mine.trials
+    assert all(trial.user_attrs == {"a": 1} and "x" in trial.params for trial in theirs.trials)
+
+
+def test_what_fails_leaves_nothing_in_the_database_nor_in_optunas_cache(url: str) -> None:
+    study = make_study(url)
+    running = study.ask()
+
+    def fail_at_the_end() -> None:
+        with batch(study, [running]):
+            running.set_user_attr("a", 1)
+            study.tell(running, 0.5)
+            study.ask()
+            assert len(study.trials) == 2
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_at_the_end()
+    (trial,) = study.trials
+    assert (trial.state, trial.user_attrs) == (TrialState.RUNNING, {})
+    study.tell(running, 0.7)
+    assert study.ask().number == 1
+    assert make_study(url).trials[0].value == 0.7
+
+
+def test_a_trial_that_another_process_ended_is_left_as_it_is(url: str) -> None:
+    mine, theirs = make_study(url), make_study(url)
+    lost, kept = mine.ask(), mine.ask()
+    theirs.tell(lost.number, state=TrialState.FAIL)
+    with batch(mine, [lost, kept]):
+        with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+            lost.set_user_attr("a", 1)
+        mine.tell(lost, 0.1, skip_if_finished=True)
+        mine.tell(kept, 0.2)
+    assert [trial.state for trial in theirs.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert theirs.trials[0].user_attrs == {}
+
+
+def test_other_threads_are_not_in_the_batch(url: str) -> None:
+    study = make_study(url)
+    study.ask()
+    backend = study._storage._backend  # type: ignore[attr-defined]
+    seen: list[int] = []
+    with batch(study):
+        study.ask()
+        thread = threading.Thread(target=lambda: seen.append(len(backend.get_all_trials(study._study_id))))
+        thread.start()
+        thread.join()
+    assert seen == [1]
+
+
+def test_a_batch_within_a_batch_is_refused(url: str) -> None:
+    study = make_study(url)
+    with batch(study), pytest.raises(RuntimeError, match="no batch within a batch"), batch(study):
+        pass
+    study.ask()
+    assert len(study.trials) == 1
+
+
+def test_a_storage_without_batches_does_each_thing_by_itself() -> None:
+    study = optuna.create_study()
+    with batch(study):
+        study.tell(study.ask(), 1.0)
+    assert study.best_value == 1.0
+
+
+def ask_in_batches(url: str, n_batches: int, size: int) -> list[int]:
+    study = make_study(url)
+    numbers = []
+    for _ in range(n_batches):
+        with batch(study):
+            trials = [study.ask() for _ in range(size)]
+        numbers += [trial.number for trial in trials]
+        with batch(study, trials):
+            for trial in trials:
+                study.tell(trial, float(trial.number))
+    return numbers
+
+
+def test_processes_that_ask_in_batches_share_no_number(url: str) -> None:
+    make_study(url)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        found = pool.starmap(ask_in_batches, [(url, 4, 5)] * 3)
+    assert sorted(number for numbers in found for number in numbers) == list(range(60))
+    assert all(numbers[0] + 4 == numbers[4] for numbers in found)  # A batch's numbers follow each other.
+    trials = make_study(url).trials
+    assert [trial.number for trial in trials] == list(range(60))
+    assert [trial.value for trial in trials] == [float(number) for number in range(60)]
