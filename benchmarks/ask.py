@@ -176,11 +176,11 @@ def show(rows: Sequence[Row]) -> None:
     ]
     cells = []
     for row in rows:
-        beyond = row.proposal_ms - random_ms.get((row.n_trials, row.storage), float("nan"))
-        times = (row.ask_ms, row.suggest_ms, row.proposal_ms, beyond, row.tell_ms)
-        cells.append(
-            [row.role, f"{row.n_trials:,}", row.storage, str(row.n_asks), *(f"{value:.2f}" for value in times)]
-        )
+        random = random_ms.get((row.n_trials, row.storage))
+        beyond = "-" if random is None else f"{row.proposal_ms - random:.2f}"
+        ask, suggest, both, tell = (f"{ms:.2f}" for ms in (row.ask_ms, row.suggest_ms, row.proposal_ms, row.tell_ms))
+        stored, asks = f"{row.n_trials:,}", str(row.n_asks)
+        cells.append([row.role, stored, row.storage, asks, ask, suggest, both, beyond, tell])
     print(table(headings, cells))
 
 
