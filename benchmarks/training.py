@@ -14,8 +14,8 @@ same random rows for two epochs:
   network could start from what those before it left.
 
 Everything a training call does is in the figure: building the group, shuffling, training, scoring on a tenth as many
-validation rows after each epoch. (With 3,200 rows, building weighs more than with a study's 50,000.) It is microseconds per network, training row and epoch. Not in it: reading and writing
-weights, and what the search around it costs.
+validation rows after each epoch. It is microseconds per network, training row and epoch. Building weighs more on these
+3,200 rows than on a study's 50,000. Not in the figure: reading and writing weights, and the search around it.
 
 On AV-MNIST the reference procedure (benchmarks/reference_procedure.py) trains the first of the networks of depth 2 on
 two batches for one epoch, in turn with the others. Of MM-IMDB and NTU the package has no backbones, so there is none.

@@ -47,6 +47,7 @@ CLI = [sys.executable, "-c", "from mfas_optuna.cli import main; main()"]
 SECONDS_TARGET = 300.0
 GIB = 2**30
 MEMORY_TARGET_GIB = 2.0
+N_TRAIN_OF_TARGETS = 50_000
 _MARK = "made-by-benchmarks"
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _CHANNELS = re.compile(r"^channels = (\[[^\]]*\])$", re.MULTILINE)
@@ -223,7 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"Study {given.study}, channels x {given.channels_factor}, stage by stage; {machine()}")
         print(f"OMP_NUM_THREADS: {home.environment.get('OMP_NUM_THREADS', 'not set')}\n", flush=True)
         stages = measure(given.study, home, channels_factor=given.channels_factor, only_target=given.only_target)
-        show(stages, with_targets=load_spec(find_study(given.study)).dataset.name == "avmnist")
+        dataset = load_spec(find_study(given.study)).dataset
+        show(stages, with_targets=dataset.name == "avmnist" and dataset.n_train >= N_TRAIN_OF_TARGETS)
 
 
 if __name__ == "__main__":
