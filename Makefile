@@ -1,10 +1,11 @@
 # make search: from nothing to the best networks of the embedded study
 # make test:   every check and test
+# make bench:  what the program costs, each ratio beside its target (minutes; on a machine that does nothing else)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: search test check install clean
+.PHONY: search test bench check install clean
 
 search: $(VENV)/.installed
 	$(BIN)/mfas-optuna search --study digits
@@ -15,6 +16,9 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n auto
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks
 
 install: $(VENV)/.installed-dev
 
