@@ -243,9 +243,23 @@ class TrialRunner:
                 *self._train(study, members[half:], earlier, interruptible),
             ]
         seconds = (time.perf_counter() - started) / len(members)
+        states = [state for result in results if isinstance(result, BriefResult) for state in result.layer_states]
+        published = iter(self._store.put_all([encode_layer(state) for state in states]))
         return [
-            result if isinstance(result, Exception) else self._result(assignment, member, result, start, seconds, group)
-            for assignment, member, result, start in zip(members, group, results, starts, strict=True)
+            result
+            if isinstance(result, Exception)
+            else self._result(
+                assignment,
+                result,
+                n_parameters=member.network.n_fusion_parameters,
+                seconds=seconds,
+                joint_size=len(group),
+                weights=tuple(
+                    LayerWeights(key.as_text(), digest, next(published))
+                    for key, digest in zip(assignment.keys, started_from, strict=True)
+                ),
+            )
+            for assignment, member, result, started_from in zip(members, group, results, starts, strict=True)
         ]
 
     def _train_group(
@@ -284,26 +298,23 @@ class TrialRunner:
     def _result(
         self,
         assignment: _Assignment,
-        member: Member,
         result: BriefResult,
-        started_from: Sequence[str | None],
+        *,
+        n_parameters: int,
         seconds: float,
-        group: Sequence[Member],
+        joint_size: int,
+        weights: tuple[LayerWeights, ...],
     ) -> TrialResult:
-        published = [self._store.put(encode_layer(state)) for state in result.layer_states]
         record = TrialRecord(
             architecture=assignment.architecture.paper_notation(),
-            n_parameters=member.network.n_fusion_parameters,
+            n_parameters=n_parameters,
             best_epoch=result.best_epoch + 1,
             training_s=seconds,
             seed=assignment.place.seed,
-            joint_size=len(group),
+            joint_size=joint_size,
             torch_version=torch.__version__,
             device=self._device.type,
-            weights=tuple(
-                LayerWeights(key.as_text(), start, digest)
-                for key, start, digest in zip(assignment.keys, started_from, published, strict=True)
-            ),
+            weights=weights,
         )
         return TrialResult(assignment.architecture, result.score, record)
 

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,8 @@ from mfas_optuna.errors import BlobError, HomeError
 _log = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1"
+WRITERS = 8
+"""Blobs that are written at once."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,6 +32,9 @@ class BlobStore(Protocol):
 
     def put(self, content: bytes) -> str:
         """Keep the content and return its SHA-256 as hex; when this returns, it will survive a crash."""
+
+    def put_all(self, contents: Sequence[bytes]) -> list[str]:
+        """Keep several contents, as `put` does each."""
 
     def get(self, digest: str) -> bytes:
         """Return the content of a digest, checked against it.
@@ -46,6 +52,7 @@ class FolderBlobStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._mode = 0o666 & ~_umask()
 
     def path(self, digest: str) -> Path:
         """Return where the blob of a digest lies.
@@ -79,6 +86,19 @@ class FolderBlobStore:
             ) from error
         return digest
 
+    def put_all(self, contents: Sequence[bytes]) -> list[str]:
+        """Keep several contents and return their digests, in less time than one after the other.
+
+        Waiting for the disk is most of it, and a disk takes many writes at once.
+
+        Raises:
+            HomeError: The folder cannot be written.
+        """
+        if len(contents) < 2:
+            return [self.put(content) for content in contents]
+        with ThreadPoolExecutor(max_workers=WRITERS) as writers:
+            return list(writers.map(self.put, contents))
+
     def _write(self, path: Path, content: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
         try:
@@ -86,7 +106,7 @@ class FolderBlobStore:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
+            Path(name).chmod(self._mode)
             Path(name).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):

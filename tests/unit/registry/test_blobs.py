@@ -140,3 +140,14 @@ def test_many_processes_never_see_half_a_blob(store: FolderBlobStore) -> None:
     files = [path for path in store.folder.rglob("*") if path.is_file()]
     assert len(files) == 5
     assert all(path.suffix == ".safetensors" for path in files)
+
+
+def test_several_are_kept_at_once(tmp_path: Path) -> None:
+    store = FolderBlobStore(tmp_path)
+    contents = [bytes([number % 7]) * 100 for number in range(40)]  # Some of them equal.
+    digests = store.put_all(contents)
+    assert digests == [hashlib.sha256(content).hexdigest() for content in contents]
+    assert [store.get(digest) for digest in digests] == contents
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 7
+    assert not list(tmp_path.rglob(".tmp-*"))
+    assert store.put_all([]) == []
