@@ -38,7 +38,11 @@ def nobody_else(request: SearchRequest, is_alone_here: bool) -> bool:
 
 def n_finished_trials(study: optuna.Study) -> int:
     """Return how many trials are complete or pruned."""
-    return sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in study.get_trials(deepcopy=False))
+    return sum(_is_finished(trial) for trial in study.get_trials(deepcopy=False))
+
+
+def _is_finished(trial: FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def is_over(study: optuna.Study, spec: StudySpec) -> bool:
@@ -88,9 +92,12 @@ class Worker:
                     self._reap_now_and_then()
                     time.sleep(_POLL_S)
                     continue
-                for trial in self._run_group(self._ask(size)):
+                ended = self._run_group(self._ask(size))
+                n_finished = n_finished_trials(self._study) - sum(_is_finished(trial) for trial in ended)
+                for trial in ended:
+                    n_finished += _is_finished(trial)
                     n_failed_in_a_row = n_failed_in_a_row + 1 if trial.state == TrialState.FAIL else 0
-                    self._listener.trial_ended(self._study, trial, n_finished_trials(self._study), n_planned)
+                    self._listener.trial_ended(self._study, trial, n_finished, n_planned)
                     if n_failed_in_a_row >= MAX_FAILURES_IN_A_ROW:
                         message = trial.user_attrs.get(records.FAILURE_MESSAGE, "no reason was recorded")
                         raise SearchFailedError(
