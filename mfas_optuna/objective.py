@@ -97,6 +97,7 @@ class TrialRunner:
         """
         self._spec = spec
         self._space = spec.search_space()
+        self._sharing = spec.sharing()
         self._features = features
         self._store = FolderBlobStore(weights)
         self._device = device
@@ -148,7 +149,7 @@ class TrialRunner:
 
     def time_group(self, architectures: Sequence[Architecture], seed: int) -> float:
         """Return the seconds that brief training of networks of one step takes; nothing is recorded."""
-        if self._spec.fusion.sharing == "snapshot":
+        if self._sharing == "snapshot":
             divided = [list(range(len(architectures)))]
         else:
             divided = rounds([self._keys(architecture) for architecture in architectures])
@@ -201,7 +202,7 @@ class TrialRunner:
         start = 0
         for _, group in groupby(assignments, key=lambda assignment: assignment.place.rows):
             members = list(group)
-            if self._spec.fusion.sharing == "snapshot":
+            if self._sharing == "snapshot":
                 yield list(range(start, start + len(members)))
             else:
                 for indices in rounds([member.keys for member in members]):
@@ -330,7 +331,7 @@ class TrialRunner:
 
     def _readable(self, earlier: _Lineage, place: _Place) -> _Lineage:
         """Return those that a trial may start from."""
-        if self._spec.fusion.sharing == "sequential" or place.before is None:
+        if self._sharing == "sequential" or place.before is None:
             return earlier
         return [item for item in earlier if item[0][0] < place.before]
 

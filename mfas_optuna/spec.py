@@ -147,10 +147,10 @@ class FusionSettings(_Settings):
     """Rows of every W_l; the paper searches with a reduced size."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping an activation between a fusion layer and what reads it."""
-    sharing: Literal["sequential", "snapshot"] = "sequential"
-    """What a layer's W_l starts from: the latest of its size and depth, so that networks that share one are trained one
+    sharing: Literal["sequential", "snapshot"] | None = None
+    """What a layer's W_l starts from: the latest of its depth and size, so that networks that share one are trained one
     after the other (`sequential`, the paper's way), or the latest of earlier steps, so that all networks of a step can
-    be trained at once (`snapshot`)."""
+    be trained at once (`snapshot`); absent: sequential in mode paper, else snapshot."""
     share_by_activation: bool = False
     """Share W_l only between layers of the same activation, as the released code does; the paper shares by size."""
 
@@ -246,6 +246,12 @@ class StudySpec(_Settings):
         """Return the search space over the features that the backbones list."""
         features = {modality: backbone.features for modality, backbone in self.backbones.items()}
         return SearchSpace(features, self.space.activations, self.space.max_depth)
+
+    def sharing(self) -> Literal["sequential", "snapshot"]:
+        """Return how weights are shared: as the study says, or as suits its mode."""
+        if self.fusion.sharing is not None:
+            return self.fusion.sharing
+        return "sequential" if self.search.mode == "paper" and self.search.sampler == "mfas" else "snapshot"
 
     def scientific(self) -> dict[str, Any]:
         """Return every field that can change a trial's result, as JSON values: not the budget, nor what is shown."""

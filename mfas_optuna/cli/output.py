@@ -178,7 +178,9 @@ def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
     space = spec.search_space()
     sizes = {"layer": space.n_layer_choices, "deepest": space.size_at(space.max_depth), "all_depths": space.size}
     if as_json:
-        _print_json({"study": study, "settings": spec.model_dump(mode="json"), "space_size": sizes})
+        _print_json(
+            {"study": study, "settings": spec.model_dump(mode="json"), "sharing": spec.sharing(), "space_size": sizes}
+        )
         return
     console = _console()
     console.print(Text(_as_toml(spec.model_dump(mode="json"))))
@@ -187,7 +189,7 @@ def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
         Text(
             f"# Space: {modalities} x {len(space.activations)} activations = {space.n_layer_choices} layers; "
             f"{sizes['deepest']:,} networks of depth {space.max_depth}, {sizes['all_depths']:,} of all depths.\n"
-            f"# Trials: {spec.n_trials_planned()}. Fingerprint: {spec.fingerprint()[:12]}."
+            f"# Trials: {spec.n_trials_planned()}. Sharing: {spec.sharing()}. Fingerprint: {spec.fingerprint()[:12]}."
         )
     )
 

@@ -26,7 +26,7 @@ from mfas_optuna.training.adamw import FlatAdamW
 
 SMALLEST_DEVIATION = 1e-6
 """Columns that vary less are only centred."""
-ROWS_AT_ONCE_SCORING = 1024
+ROWS_AT_ONCE_SCORING = 512
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,19 @@ def test_networks_are_trained_together_or_one_by_one_to_the_same_scores(cli: Cli
     assert max(sizes[2]) == 2
 
 
+def test_a_pruned_trial_leaves_its_group(cli: Cli) -> None:
+    """Successive halving prunes most of what it compares at its first rung."""
+    cli.edit("samples_per_step = 4", 'samples_per_step = 4\npruner = "successive_halving"')
+    cli.ok(*SEARCH, "--quiet")
+    trials = cli.trials()
+    pruned = [trial for trial in trials if trial["state"] == "PRUNED"]
+    complete = [trial for trial in trials if trial["state"] == "COMPLETE"]
+    assert pruned
+    assert complete
+    assert all(trial["weights"] is None and len(trial["curve"]) == 1 for trial in pruned)
+    assert all(len(trial["curve"]) == 2 for trial in complete)
+
+
 def test_tpe_learns_from_each_trial_and_random_need_not(cli: Cli) -> None:
     for sampler, largest in (("tpe", 1), ("random", 4)):
         cli.ok(*SEARCH, "--quiet", "--sampler", sampler, "--trials", "4", "--name", sampler)
@@ -138,6 +151,7 @@ def test_status_tells_the_same_from_the_database(cli: Cli) -> None:
 def test_studies_and_show(cli: Cli) -> None:
     assert {"tiny", "digits", "avmnist"} <= set(json.loads(cli.ok("studies", "--json")))
     shown = json.loads(cli.ok("show", "--study", "avmnist", "--json"))
+    assert shown["sharing"] == "snapshot"
     assert shown["space_size"] == {"layer": 30, "deepest": 30**4, "all_depths": 30 + 30**2 + 30**3 + 30**4}
     assert "[search]" in cli.ok("show", "--study", "avmnist")
     assert "8 layers" in cli.ok("show", "--study", "tiny")

@@ -42,7 +42,7 @@ def make_spec(**changes: Any) -> StudySpec:
         "dataset": {"name": "digits"},
         "backbones": {"audio": backbone, "image": backbone},
         "space": {"activations": ["relu", "sigmoid"], "max_depth": 2},
-        "fusion": {"width": 4},
+        "fusion": {"width": 4, "sharing": "sequential"},
         "training": {"epochs": 2, "batch_size": 16},
     }
     return StudySpec.model_validate({**values, **changes})
@@ -139,7 +139,10 @@ def test_layers_start_from_the_latest_complete_trial_of_their_key(bench: Bench) 
 
 
 def test_the_activation_is_part_of_the_key_only_when_asked_for(tmp_path: Path) -> None:
-    plain, limited = Bench(tmp_path / "a"), Bench(tmp_path / "b", fusion={"width": 4, "share_by_activation": True})
+    plain, limited = (
+        Bench(tmp_path / "a"),
+        Bench(tmp_path / "b", fusion={"width": 4, "sharing": "sequential", "share_by_activation": True}),
+    )
     for bench in (plain, limited):
         bench.run(8)
     assert {layer.key.count(":") for number in range(8) for layer in plain.layers(number)} == {2}

@@ -39,6 +39,23 @@ def test_avmnist_has_the_papers_values() -> None:
     assert spec.with_search(n_trials=7).n_trials_planned() == 7
 
 
+def test_weights_are_shared_as_suits_the_mode_or_as_the_study_says() -> None:
+    spec = load()
+    assert spec.sharing() == "snapshot"
+    assert spec.with_search(mode="paper").sharing() == "sequential"
+    assert spec.with_search(mode="paper", sampler="random").sharing() == "snapshot"
+    sequential = spec.model_copy(update={"fusion": spec.fusion.model_copy(update={"sharing": "sequential"})})
+    assert sequential.sharing() == "sequential"
+    assert sequential.fingerprint() != spec.fingerprint()
+
+
+def test_joint_by_option_then_environment_then_the_study() -> None:
+    assert settings.joint(None, {}) is None
+    assert settings.joint("auto", {"MFAS_JOINT": "3"}) is None
+    assert settings.joint(None, {"MFAS_JOINT": "3"}) == 3
+    assert settings.joint("7", {"MFAS_JOINT": "3"}) == 7
+
+
 def every_field(model: type[Any]) -> list[tuple[str, str | None]]:
     return [(f"{model.__name__}.{name}", field.description) for name, field in model.model_fields.items()]
 
