@@ -36,7 +36,7 @@ TARGET = 1.1
 BATCH_SIZES = (8, 16, 32, 64)
 WIDER = (1, 3)
 # A turn of a network should take some tenths of a second: long against the two fsyncs that end it.
-N_SAMPLES = {"audio": 512, "image": 4096}
+N_SAMPLES = {"audio": 512, "image": 8192}
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Measurement:
         extraction_ms: Milliseconds a sample, median.
         bare_ms: Milliseconds a sample, median.
         ratio: Median of the ratios of each turn.
+        fastest_ratio: Ratio of the fastest turns: what is left when nothing else runs.
     """
 
     backbone: str
@@ -56,6 +57,7 @@ class Measurement:
     extraction_ms: float
     bare_ms: float
     ratio: float
+    fastest_ratio: float
 
 
 @one_thread()
@@ -110,6 +112,7 @@ def _compare(
             extraction_ms=1e3 * statistics.median(extraction for extraction, _ in of_size) / len(inputs),
             bare_ms=1e3 * statistics.median(bare for _, bare in of_size) / len(inputs),
             ratio=statistics.median(extraction / bare for extraction, bare in of_size),
+            fastest_ratio=min(extraction for extraction, _ in of_size) / min(bare for _, bare in of_size),
         )
         for batch_size, of_size in times.items()
     ]
@@ -138,12 +141,12 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=BATCH_SIZES)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    print("| backbone | batch | extraction, ms a sample | bare forward, ms | ratio | target |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("| backbone | batch | extraction, ms a sample | bare forward, ms | ratio | of the fastest turns | target |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for row in measure(batch_sizes=given.batch_sizes, repeats=given.repeats):
         print(
             f"| {row.backbone} | {row.batch_size} | {row.extraction_ms:.3f} | {row.bare_ms:.3f} | {row.ratio:.2f} "
-            f"| {TARGET} |"
+            f"| {row.fastest_ratio:.2f} | {TARGET} |"
         )
 
 

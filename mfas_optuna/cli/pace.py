@@ -1,4 +1,4 @@
-"""How fast long work goes and how long it has left, from what it tells of its progress."""
+"""How fast long work goes, from what it tells of its progress."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ class Pace:
     def add(self, what: str, done: int, total: int) -> None:
         """Take note of how far the work is."""
         now = self._clock()
-        if self._work != (what, total) or done < self._now[1]:
-            self._work = (what, total)
-            self._news.clear()
+        is_new = self._work != (what, total) or done < self._now[1]
         self._now = (now, done)
+        # A view may look from another thread meanwhile: there is always a first point once there was one.
+        if is_new:
+            self._work = (what, total)
+            self._news = deque([self._now])
         # A point a second is enough, however often news comes.
-        if not self._news or now - self._news[-1][0] >= _BETWEEN_S:
+        elif now - self._news[-1][0] >= _BETWEEN_S:
             self._news.append(self._now)
         while len(self._news) > 1 and now - self._news[1][0] >= WINDOW_S:
             self._news.popleft()
@@ -41,15 +43,10 @@ class Pace:
     @property
     def per_second(self) -> float | None:
         """Parts a second lately; None at the beginning of a piece, and when nothing was done."""
-        if not self._news:
+        news = self._news
+        if not news:
             return None
-        (since, before), (now, done) = self._news[0], self._now
-        if now - since < _AT_LEAST_S or done == before:
+        (since, before), (now, done) = news[0], self._now
+        if now - since < _AT_LEAST_S or done <= before:
             return None
         return (done - before) / (now - since)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds until the piece is done at this pace, or None when there is none."""
-        pace = self.per_second
-        return None if pace is None or self._work is None else (self._work[1] - self._now[1]) / pace

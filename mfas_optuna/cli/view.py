@@ -179,9 +179,10 @@ def _bar(what: str, done: int, total: int, pace: Pace | None = None) -> Table:
 def _standing(done: int, total: int, pace: Pace | None) -> str:
     """Return how far work is and, once there is a pace, how fast it goes and how long it has left."""
     parts = [f"{done}/{total}"]
-    if pace is not None and pace.per_second is not None and pace.seconds_left is not None:
-        digits = 0 if pace.per_second >= 10 else 1 if pace.per_second >= 0.1 else 3
-        parts += [f"{pace.per_second:.{digits}f}/s", f"{clock(pace.seconds_left)} left"]
+    per_second = None if pace is None else pace.per_second
+    if per_second is not None:
+        digits = 0 if per_second >= 10 else 1 if per_second >= 0.1 else 3
+        parts += [f"{per_second:.{digits}f}/s", f"{clock((total - done) / per_second)} left"]
     return ", ".join(parts)
 
 

@@ -105,7 +105,7 @@ def extract_rows(
         first_row: Where to begin; batches are the same as from 0 when it is a multiple of the batch size.
         rows_at_once: Rows handed over together at most, rounded to whole batches.
         what: Name of the work for `progress`.
-        progress: Told how far it is, first before anything is done.
+        progress: Told how far it is, and first of all where it begins when that is not row 0.
 
     Raises:
         TapError: A tap does not exist or cannot be pooled.

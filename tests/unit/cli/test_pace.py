@@ -36,24 +36,22 @@ def pace(clock: Clock) -> Pace:
     return Pace(clock)
 
 
-def test_pace_and_time_left(pace: Pace, clock: Clock) -> None:
+def test_pace(pace: Pace, clock: Clock) -> None:
     follow(pace, clock, "audio", 1000, (0, 10), (1, 110), (3, 410))
     assert pace.per_second == pytest.approx(100)
-    assert pace.seconds_left == pytest.approx(5.9)
 
 
 def test_what_an_interrupted_run_did_is_no_pace(pace: Pace, clock: Clock) -> None:
     follow(pace, clock, "audio", 50_000, (0, 40_000), (4, 40_400))
     assert pace.per_second == pytest.approx(100)
-    assert pace.seconds_left == pytest.approx(96)
 
 
 def test_nothing_is_claimed_at_the_beginning_or_without_progress(pace: Pace, clock: Clock) -> None:
     assert pace.per_second is None
     follow(pace, clock, "audio", 1000, (0, 10), (1, 500))
-    assert (pace.per_second, pace.seconds_left) == (None, None)
+    assert pace.per_second is None
     follow(pace, clock, "image", 1000, (0, 10), (60, 10))
-    assert (pace.per_second, pace.seconds_left) == (None, None)
+    assert pace.per_second is None
 
 
 @pytest.mark.parametrize(("what", "total", "done"), [("image", 1000, 500), ("audio", 900, 500), ("audio", 1000, 499)])
