@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,8 +23,10 @@ from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.datasets import Dataset, build_dataset, compare_with_paper, load_dataset
 from mfas_optuna.errors import BlobError, CacheError, HomeError, StudyMismatchError
-from mfas_optuna.features.cache import FeatureSet, open_features, write_features
-from mfas_optuna.features.extract import extract
+from mfas_optuna.features.batch_size import DEFAULT_BATCH_SIZE
+from mfas_optuna.features.build import Source, build_features
+from mfas_optuna.features.cache import FeatureSet, open_features
+from mfas_optuna.features.rows import ROW_RULE
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer, encode_layer
 from mfas_optuna.spec import BackboneSettings, StudySpec, fingerprint
@@ -33,8 +34,8 @@ from mfas_optuna.training.unimodal import train_unimodal
 
 _log = logging.getLogger(__name__)
 
-EXTRACTION_BATCH = 32
-"""Larger batches leave the caches of a CPU: 256 takes 2.6 times as long a sample (benchmarks/RESULTS.md)."""
+EXTRACTION_BATCH = DEFAULT_BATCH_SIZE
+"""What an estimate times extraction with; the extraction itself may find a better one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +249,8 @@ class Preparation:
                 }
                 for modality, settings in self._spec.backbones.items()
             },
-            "dtype": "float32",
+            # The rule, not what it came to: the key must be known before anything is extracted.
+            "rows": ROW_RULE,
         }
         key = fingerprint(identity)
         folder = self._home / "features" / f"{self._spec.dataset.name}-{key[:12]}"
@@ -258,33 +260,20 @@ class Preparation:
         self._check_same_data(dataset, backbones)
         self._say("Features: running each backbone once over all samples")
         started = time.perf_counter()
-        models = {modality: self._restore(dataset, modality, backbones[modality]) for modality in backbones}
-        matrices: dict[str, np.ndarray[Any, Any]] = {}
-        layout: dict[str, dict[str, int]] = {}
-        for split_name, split in dataset.splits.items():
-            parts = []
-            for modality, settings in self._spec.backbones.items():
-                taps = [Tap(name, name) for name in settings.features]
-                part, widths = extract(
-                    models[modality],
-                    taps,
-                    split.inputs[modality],
-                    batch_size=EXTRACTION_BATCH,
-                    device=self._device,
-                    what=f"{modality} features, {split_name}",
-                    progress=self._progress,
-                )
-                parts.append(part)
-                layout[modality] = dict(zip(settings.features, widths, strict=True))
-            matrices[split_name] = np.concatenate(parts, axis=1)
-        write_features(
+        sources = {
+            modality: Source(
+                self._restore(dataset, modality, backbones[modality]), [Tap(name, name) for name in settings.features]
+            )
+            for modality, settings in self._spec.backbones.items()
+        }
+        build_features(
             folder,
+            dataset,
+            sources,
             key=identity,
-            card=dataset.card,
-            matrices=matrices,
-            labels={name: split.labels for name, split in dataset.splits.items()},
-            widths=layout,
-            n_classes=dataset.n_classes,
+            device=self._device,
+            progress=self._progress,
+            say=self._say,
         )
         self._timings["features"] = time.perf_counter() - started
         return open_features(folder, identity, rebuild_command=self._rebuild_command), key

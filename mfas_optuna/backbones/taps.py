@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,54 @@ class Tap:
     channel_axis: int = 1
 
 
+Keep = Callable[[Tap, Tensor], Tensor]
+"""Makes of an output what is kept of it; the result must not share memory with the output."""
+
+
+def _copy(tap: Tap, output: Tensor) -> Tensor:
+    # A later in-place activation (ReLU(inplace=True)) would change what the tap saw.
+    return output.clone()
+
+
+@contextlib.contextmanager
+def tapped(
+    model: nn.Module, taps: Sequence[Tap], keep: Keep = _copy
+) -> Iterator[Callable[[Tensor], tuple[Tensor, list[Tensor]]]]:
+    """Give a function that runs the network once and returns its output and what is kept of the tapped outputs.
+
+    The modules are found and hooked once for all calls. The network is as before afterwards, also when it raises.
+
+    Args:
+        model: Any network of one input.
+        taps: What to read, in the order of the results.
+        keep: Called with each tapped output as soon as the module has run; pooling there costs less than a copy, and
+            the output is still in the processor's cache.
+
+    Raises:
+        TapError: A tapped module does not exist; or, at a call, ran not exactly once, or returned something else than
+            a tensor; or the network itself did.
+    """
+    submodules = [_submodule(model, tap) for tap in taps]
+    kept: list[list[Any]] = [[] for _ in taps]
+
+    def forward(x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        for of_tap in kept:
+            of_tap.clear()
+        result = model(x)
+        if not isinstance(result, Tensor):
+            raise TapError(f"{type(model).__name__}: expected a tensor as its output, found {type(result).__name__}.")
+        return result, [_only_tensor(tap, of_tap) for tap, of_tap in zip(taps, kept, strict=True)]
+
+    handles = []
+    try:
+        for module, tap, of_tap in zip(submodules, taps, kept, strict=True):
+            handles.append(module.register_forward_hook(_recorder(tap, keep, of_tap)))
+        yield forward
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def tapped_forward(model: nn.Module, taps: Sequence[Tap], x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Run the network once and return its output and the tapped outputs, in the order of the taps.
 
@@ -41,19 +90,8 @@ def tapped_forward(model: nn.Module, taps: Sequence[Tap], x: Tensor) -> tuple[Te
         TapError: A tapped module does not exist, ran not exactly once, or returned something else than a tensor; or
             the network itself did.
     """
-    submodules = [_submodule(model, tap) for tap in taps]
-    outputs: list[list[Any]] = [[] for _ in taps]
-    handles = []
-    try:
-        for module, output in zip(submodules, outputs, strict=True):
-            handles.append(module.register_forward_hook(_recorder(output)))
-        result = model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not isinstance(result, Tensor):
-        raise TapError(f"{type(model).__name__}: expected a tensor as its output, found {type(result).__name__}.")
-    return result, [_only_tensor(tap, output) for tap, output in zip(taps, outputs, strict=True)]
+    with tapped(model, taps) as forward:
+        return forward(x)
 
 
 def _submodule(model: nn.Module, tap: Tap) -> nn.Module:
@@ -67,10 +105,11 @@ def _submodule(model: nn.Module, tap: Tap) -> nn.Module:
     )
 
 
-def _recorder(outputs: list[Any]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+def _recorder(tap: Tap, keep: Keep, kept: list[Any]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        # A later in-place activation (ReLU(inplace=True)) would change what the tap saw.
-        outputs.append(output.clone() if isinstance(output, Tensor) else output)
+        # The second output of a module that runs twice is refused; nothing of it is needed but that there is one.
+        is_kept = isinstance(output, Tensor) and not kept
+        kept.append(keep(tap, output) if is_kept else output)
 
     return record
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mfas_optuna import trials as records
+from mfas_optuna.cli.pace import Pace
 from mfas_optuna.worker import Listener
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class PlainView:
 
     def __init__(self) -> None:
         self._news = TrialNews()
+        self._pace = Pace()
         self._last_progress = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -94,10 +96,11 @@ class PlainView:
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Print how far the work is, now and then."""
+        self._pace.add(what, done, total)
         now = time.monotonic()
         if now - self._last_progress >= PLAIN_PROGRESS_S:
             self._last_progress = now
-            print(f"  {what}: {done}/{total}", file=sys.stderr, flush=True)
+            print(f"  {what}: {_standing(done, total, self._pace)}", file=sys.stderr, flush=True)
 
     def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
         """Print the trial and how the search stands."""
@@ -127,6 +130,7 @@ class LiveView:
     def __init__(self, console: Console) -> None:
         self._news = TrialNews()
         self._work: tuple[str, int, int] | None = None
+        self._pace = Pace()
         self._console = console
         self.live = Live(console=console, refresh_per_second=4, get_renderable=self._draw, transient=True)
 
@@ -138,6 +142,7 @@ class LiveView:
     def progress(self, what: str, done: int, total: int) -> None:
         """Draw how far the work is."""
         self._work = (what, done, total)
+        self._pace.add(what, done, total)
 
     def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
         """Draw how the search stands."""
@@ -148,7 +153,7 @@ class LiveView:
         lines: list[Text | Table | ProgressBar] = []
         if self._work is not None:
             what, done, total = self._work
-            lines.append(_bar(what, done, total))
+            lines.append(_bar(what, done, total, self._pace))
         if self._news.n_planned:
             lines.append(_bar("trials", self._news.n_finished, self._news.n_planned))
             line = Text()
@@ -164,10 +169,21 @@ class LiveView:
         return Group(*lines)
 
 
-def _bar(what: str, done: int, total: int) -> Table:
+def _bar(what: str, done: int, total: int, pace: Pace | None = None) -> Table:
     grid = Table.grid(padding=(0, 1))
-    grid.add_row(Text(what), ProgressBar(total=max(total, 1), completed=done, width=30), Text(f"{done}/{total}"))
+    standing = Text(_standing(done, total, pace))
+    grid.add_row(Text(what), ProgressBar(total=max(total, 1), completed=done, width=30), standing)
     return grid
+
+
+def _standing(done: int, total: int, pace: Pace | None) -> str:
+    """Return how far work is and, once there is a pace, how fast it goes and how long it has left."""
+    parts = [f"{done}/{total}"]
+    per_second = None if pace is None else pace.per_second
+    if per_second is not None:
+        digits = 0 if per_second >= 10 else 1 if per_second >= 0.1 else 3
+        parts += [f"{per_second:.{digits}f}/s", f"{clock((total - done) / per_second)} left"]
+    return ", ".join(parts)
 
 
 def clock(seconds: float) -> str:

@@ -1,19 +1,23 @@
 """Features on disk: one folder a feature set, checked by digest when opened, memory-mapped.
 
-A folder holds `features-SPLIT.npy` (float32 [n, F], a row a sample), `labels-SPLIT.npy` (int64 [n]) and `manifest.json`
-(version, key, data card, columns, statistics of the training columns, SHA-256 of every file and of the manifest). It
-appears whole or not at all: everything is written into a temporary sibling that is renamed.
+A folder holds `features-SPLIT.npy` (float16 or float32 [n, F], a row a sample), `labels-SPLIT.npy` (int64 [n]) and
+`manifest.json` (version, key, data card, columns, type of the rows and statistics of the training columns as stored,
+how they were extracted, SHA-256 of every file and of the manifest). It appears whole or not at all: everything is
+written into a temporary sibling that is renamed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import itertools
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +25,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mfas_optuna.errors import CacheError, DataError, HomeError
+from mfas_optuna.errors import CacheError, HomeError
+from mfas_optuna.features.rows import Rows, choose_row_type
 from mfas_optuna.space import SearchSpace
 
-FORMAT_VERSION = 1
+_log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 2
 _MANIFEST = "manifest.json"
+_ROW_TYPES = ("float16", "float32")
 
 Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
 Labels = npt.NDArray[np.int64]
 
 
@@ -64,6 +73,14 @@ class FeatureLayout:
             for modality, names in space.modalities.items()
         ]
 
+    def column_name(self, column: int) -> str:
+        """Return modality, feature and channel of a column, for messages."""
+        for modality, features in self.spans.items():
+            for name, (start, stop) in features.items():
+                if start <= column < stop:
+                    return f"{modality} {name}, channel {column - start}"
+        raise IndexError(f"Expected a column from 0 to {self.n_columns - 1}, found {column}.")
+
     @property
     def n_columns(self) -> int:
         """Number of columns."""
@@ -78,10 +95,10 @@ class FeatureSet:
         folder: Where it lies.
         layout: Which columns hold which feature.
         n_classes: Labels are 0 to n_classes - 1.
-        mean: Mean of each column over the training split, (F,).
-        std: Standard deviation of each column over the training split, (F,).
+        mean: Mean of each column over the training split, as the rows are stored, (F,).
+        std: Standard deviation of each column over the training split, as the rows are stored, (F,).
         card: Card of the data.
-        arrays: Features and labels of each split.
+        arrays: Features (float16 or float32, the same type for all splits) and labels of each split.
     """
 
     folder: Path
@@ -90,10 +107,10 @@ class FeatureSet:
     mean: Floats
     std: Floats
     card: str
-    arrays: Mapping[str, tuple[Floats, Labels]]
+    arrays: Mapping[str, tuple[Floats | Halves, Labels]]
 
-    def matrix(self, split: str) -> Floats:
-        """Return the features of a split, (n, F)."""
+    def matrix(self, split: str) -> Floats | Halves:
+        """Return the features of a split, float16 or float32 (n, F)."""
         return self.arrays[split][0]
 
     def labels(self, split: str) -> Labels:
@@ -106,58 +123,67 @@ def write_features(
     *,
     key: Mapping[str, Any],
     card: str,
-    matrices: Mapping[str, Floats],
+    matrices: Mapping[str, Floats | Sequence[Floats]],
     labels: Mapping[str, Labels],
     widths: Mapping[str, Mapping[str, int]],
     n_classes: int,
+    extraction: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = _log.info,
 ) -> None:
-    """Write a feature set; one that lies there already is replaced.
+    """Write a feature set, as float16 where that loses nothing that counts; one that lies there already is replaced.
+
+    The rows are read a piece at a time, so memory-mapped arrays may be larger than the memory.
 
     Args:
         folder: Where.
         key: What the features follow from; `open_features` compares it.
         card: Card of the data.
-        matrices: (n, F) of each split; "train" among them.
+        matrices: float32 (n, F) of each split, or its columns in several arrays side by side; "train" among them.
         labels: (n,) of each split.
         widths: Width of each feature, by modality and name, in the order of the columns.
         n_classes: Labels are 0 to n_classes - 1.
+        extraction: How the features were extracted, to be kept in the manifest; no part of the key.
+        say: Told why the rows are kept as float32, when they are.
 
     Raises:
         DataError: A feature is NaN or infinite.
         HomeError: The folder cannot be written.
     """
     layout = FeatureLayout.of_widths(widths)
-    for split, matrix in matrices.items():
-        if not np.isfinite(matrix).all():
-            row, column = (int(index) for index in np.argwhere(~np.isfinite(matrix))[0])
-            raise DataError(
-                f"Features of split {split!r}: row {row}, column {column} is {matrix[row, column]}. "
-                "Look for NaN in the data and in the backbone's weights."
-            )
+    rows = {split: Rows([matrix] if isinstance(matrix, np.ndarray) else matrix) for split, matrix in matrices.items()}
+    row_type = choose_row_type(rows, layout.column_name)
+    if row_type.why_not_half:
+        say(f"Features: kept as float32, because {row_type.why_not_half}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
             digests = {}
-            for split, matrix in matrices.items():
-                digests[f"features-{split}.npy"] = _write_array(temporary / f"features-{split}.npy", matrix)
-                digests[f"labels-{split}.npy"] = _write_array(temporary / f"labels-{split}.npy", labels[split])
-            train = matrices["train"].astype(np.float64)
+            for split, of_split in rows.items():
+                pieces = (piece.astype(row_type.dtype, copy=False) for _, piece in of_split.pieces())
+                shape = (len(of_split), of_split.n_columns)
+                file = f"features-{split}.npy"
+                digests[file] = _write_array(temporary / file, shape, row_type.dtype, pieces)
+                of_labels = labels[split]
+                file = f"labels-{split}.npy"
+                digests[file] = _write_array(temporary / file, of_labels.shape, of_labels.dtype, iter([of_labels]))
             manifest = {
                 "version": FORMAT_VERSION,
                 "key": key,
                 "card": card,
                 "spans": layout.spans,
                 "n_classes": n_classes,
-                "mean": train.mean(axis=0).tolist(),
-                "std": train.std(axis=0).tolist(),
+                "dtype": row_type.dtype.name,
+                "mean": row_type.mean.tolist(),
+                "std": row_type.std.tolist(),
+                "extraction": dict(extraction or {}),
                 "sha256": digests,
             }
             manifest["manifest_sha256"] = _manifest_digest(manifest)
-            with (temporary / _MANIFEST).open("w", encoding="utf-8") as file:
-                json.dump(manifest, file)
-                file.flush()
-                os.fsync(file.fileno())
+            with (temporary / _MANIFEST).open("w", encoding="utf-8") as file_of_manifest:
+                json.dump(manifest, file_of_manifest)
+                file_of_manifest.flush()
+                os.fsync(file_of_manifest.fileno())
             temporary.chmod(0o755)
             _swap(temporary, folder)
         finally:
@@ -166,12 +192,20 @@ def write_features(
         raise HomeError(f"{folder}: cannot be written: {error.strerror}. Free space or set MFAS_HOME.") from error
 
 
-def _write_array(path: Path, array: npt.NDArray[Any]) -> str:
+def _write_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], pieces: Iterator[npt.NDArray[Any]]) -> str:
+    """Write a .npy file piece by piece and return the SHA-256 of what it was meant to hold."""
+    sha256 = hashlib.sha256()
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
     with path.open("wb") as file:
-        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        for content in itertools.chain([header.getvalue()], (piece.tobytes() for piece in pieces)):
+            file.write(content)
+            sha256.update(content)
         file.flush()
         os.fsync(file.fileno())
-    return _digest(path)
+    return sha256.hexdigest()
 
 
 def _swap(temporary: Path, folder: Path) -> None:
@@ -249,6 +283,8 @@ def open_features(folder: Path, key: Mapping[str, Any], *, rebuild_command: str)
     for split, (matrix, of_split) in arrays.items():
         if matrix.shape != (len(of_split), opened.layout.n_columns):
             raise refuse(folder / f"features-{split}.npy", f"unexpected shape {matrix.shape}")
+        if matrix.dtype.name != manifest.get("dtype") or matrix.dtype.name not in _ROW_TYPES:
+            raise refuse(folder / f"features-{split}.npy", f"unexpected type {matrix.dtype}")
     return opened
 
 

@@ -15,6 +15,7 @@ import torch
 from mfas_optuna import datasets
 from mfas_optuna.errors import CacheError, HomeError, StudyMismatchError
 from mfas_optuna.prepare import Preparation, Prepared, check_home, locked, write_json
+from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import StudySpec
 
 VALUES: dict[str, Any] = {
@@ -28,13 +29,14 @@ VALUES: dict[str, Any] = {
 }
 
 
-def make(home: Path, said: list[str] | None = None, **changes: Any) -> Preparation:
+def make(home: Path, said: list[str] | None = None, progress: Progress = silent, **changes: Any) -> Preparation:
     return Preparation(
         StudySpec.model_validate({**VALUES, **changes}),
         home=home,
         data_root=None,
         device=torch.device("cpu"),
         rebuild_command="mfas-optuna prepare --study x --force",
+        progress=progress,
         say=(lambda text: None) if said is None else said.append,
     )
 
@@ -95,6 +97,26 @@ def test_damaged_features_are_refused_and_rebuilt_by_force(home: Path) -> None:
         make(home).run()
     make(home).run(force=True)
     make(home).run()
+
+
+def test_interrupted_features_go_on_also_under_force(home: Path) -> None:
+    before = make(home).run()
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "image features, validation":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(home, progress=interrupt).run(force=True)
+    # What was there stays until it is replaced.
+    assert make(home).run().fingerprint == before.fingerprint
+    told: list[str] = []
+    said: list[str] = []
+    after = make(home, said, progress=lambda what, done, total: told.append(what)).run(force=True)
+    assert "Features: an earlier extraction was interrupted; going on after 400 of 500 rows" in said
+    assert {what for what in told if "features" in what} == {"image features, validation", "image features, test"}
+    assert (after.features.matrix("train") == before.features.matrix("train")).all()
+    assert [path.name for path in (home / "features").iterdir()] == [after.features.folder.name]
 
 
 def test_backbones_of_other_data_are_refused_and_trained_again_by_force(home: Path) -> None:

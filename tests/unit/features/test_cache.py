@@ -46,13 +46,44 @@ def folder(tmp_path: Path) -> Path:
 def test_what_was_written_is_read(folder: Path) -> None:
     opened, written = open_(folder), arrays()
     for split in ("train", "validation", "test"):
-        assert np.array_equal(opened.matrix(split), written["matrices"][split])
+        assert np.array_equal(opened.matrix(split), written["matrices"][split].astype(np.float16))
         assert np.array_equal(opened.labels(split), written["labels"][split])
         assert isinstance(opened.matrix(split), np.memmap)
         assert not opened.matrix(split).flags.writeable
-    assert opened.mean == pytest.approx(written["matrices"]["train"].mean(axis=0), rel=1e-5)
-    assert opened.std == pytest.approx(written["matrices"]["train"].std(axis=0), rel=1e-5)
+    stored = opened.matrix("train").astype(np.float64)
+    assert opened.mean == pytest.approx(stored.mean(axis=0), rel=1e-6)
+    assert opened.std == pytest.approx(stored.std(axis=0), rel=1e-6)
     assert (opened.n_classes, opened.card) == (3, "A card.")
+
+
+def test_rows_that_half_precision_would_change_are_kept_and_it_is_said(tmp_path: Path) -> None:
+    values, said = arrays(), []
+    values["matrices"]["test"][3, 4] = 7e4
+    write(tmp_path / "x", **values, say=said.append)
+    opened = open_(tmp_path / "x")
+    for split in ("train", "validation", "test"):
+        assert opened.matrix(split).dtype == np.float32
+        assert np.array_equal(opened.matrix(split), values["matrices"][split])
+    assert opened.mean == pytest.approx(values["matrices"]["train"].mean(axis=0, dtype=np.float64), rel=1e-6)
+    assert said == [
+        "Features: kept as float32, because audio conv2, channel 2 is 70000 in row 3 of test, and float16 is used "
+        "below 60000 only"
+    ]
+
+
+def test_columns_may_come_in_several_arrays(folder: Path, tmp_path: Path) -> None:
+    values = arrays()
+    values["matrices"] = {split: [whole[:, :5], whole[:, 5:]] for split, whole in values["matrices"].items()}
+    write(tmp_path / "y", **values)
+    assert (tmp_path / "y" / "features-train.npy").read_bytes() == (folder / "features-train.npy").read_bytes()
+
+
+def test_how_they_were_extracted_is_in_the_manifest_but_not_in_the_key(tmp_path: Path) -> None:
+    write(tmp_path / "x", extraction={"batch_sizes": {"audio": 8}})
+    manifest = json.loads((tmp_path / "x" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["extraction"] == {"batch_sizes": {"audio": 8}}
+    assert manifest["dtype"] == "float16"
+    open_(tmp_path / "x")
 
 
 def test_columns_are_modality_by_modality() -> None:
@@ -60,6 +91,7 @@ def test_columns_are_modality_by_modality() -> None:
     assert layout.columns("audio", "conv2") == slice(2, 5)
     assert layout.columns("image", "conv1") == slice(5, 9)
     assert layout.n_columns == 9
+    assert layout.column_name(4) == "audio conv2, channel 2"
 
 
 def test_another_key_is_refused_with_what_differs(folder: Path) -> None:
@@ -87,11 +119,12 @@ def test_damage_is_noticed_and_named(folder: Path, name: str, damage: Callable[[
     assert REBUILD in str(raised.value)
 
 
-@pytest.mark.parametrize("what", ["mean", "std", "spans", "card", "n_classes"])
+@pytest.mark.parametrize("what", ["mean", "std", "spans", "card", "n_classes", "dtype"])
 def test_an_altered_manifest_is_noticed(folder: Path, what: str) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest[what] = {"mean": [0.0] * 9, "std": [1.0] * 9, "card": "Another.", "n_classes": 4, "spans": {}}[what]
+    others = {"mean": [0.0] * 9, "std": [1.0] * 9, "card": "Another.", "n_classes": 4, "spans": {}, "dtype": "float32"}
+    manifest[what] = others[what]
     path.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(CacheError, match="its own SHA-256"):
         open_(folder)
@@ -99,8 +132,8 @@ def test_an_altered_manifest_is_noticed(folder: Path, what: str) -> None:
 
 def test_another_format_version_is_refused(folder: Path) -> None:
     path = folder / "manifest.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"version": 1', '"version": 2'), encoding="utf-8")
-    with pytest.raises(CacheError, match="expected format 1, found 2"):
+    path.write_text(path.read_text(encoding="utf-8").replace('"version": 2', '"version": 1'), encoding="utf-8")
+    with pytest.raises(CacheError, match="expected format 2, found 1"):
         open_(folder)
 
 
@@ -109,7 +142,7 @@ def test_it_is_replaced_as_a_whole_and_an_open_one_stays_readable(folder: Path) 
     first = before.matrix("train").copy()
     write(folder, seed=1)
     assert np.array_equal(before.matrix("train"), first)
-    assert np.array_equal(open_(folder).matrix("train"), arrays(1)["matrices"]["train"])
+    assert np.array_equal(open_(folder).matrix("train"), arrays(1)["matrices"]["train"].astype(np.float16))
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
@@ -126,7 +159,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr("mfas_optuna.features.cache.os.fsync", full)
     with pytest.raises(HomeError, match="No space left"):
         write(tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
