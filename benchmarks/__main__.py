@@ -25,10 +25,14 @@ import torch
 
 from benchmarks.report import NO_GPU, Verdict, gpu_name, machine
 
-BENCHMARKS = ("joint", "training", "surrogate", "extraction", "ask")
+BENCHMARKS = ("joint", "training", "surrogate", "extraction", "ask", "group")
 ON_GPU_TOO = ("training",)
 """Benchmarks that take `--device cuda`."""
-QUICK = {"training": ["--rows", "640", "--turns", "1"], "ask": ["--trials", "100", "--asks", "20"]}
+QUICK = {
+    "training": ["--rows", "640", "--turns", "1"],
+    "ask": ["--trials", "100", "--asks", "20"],
+    "group": ["--rows", "1000"],
+}
 """Options for a look that the benchmarks still work; such figures mean nothing."""
 
 
