@@ -5,8 +5,8 @@
 
 The avmnist study's search, with its shapes and its numbers of rows, by the program's own worker on a SQLite database.
 Timed are its parts: asking for trials and suggesting their parameters, fitting the surrogate and predicting (which the
-ask of a step's first trial contains, and which is taken out of it), training, reporting scores when an epoch ends, writing
-weights to disk, and telling. What is left is reading how the search stands. Sums over the search, and the share
+ask of a step's first trial contains, and which is taken out of it), training, reporting scores when an epoch ends,
+writing weights to disk, and telling. What is left is reading how the search stands. Sums over the search, and the share
 that asks, reports and tells have of the time that training takes.
 """
 

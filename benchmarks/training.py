@@ -7,11 +7,12 @@
 For each depth of the space fifteen different networks are drawn, as a step of the search has them, and trained on the
 same random rows for two epochs:
 
-- cached single: one after another;
+- cached single: one after another, each as a plain module under autograd with a fused AdamW, a gather of rows a batch;
+- group of one: one after another by the program's own trainer, whose gradient is written by hand;
 - joint: all at once;
-- sequential: in rounds of networks that share no weight key, each round at once. A round is filled in the order of the
-  slots; a network joins unless one before it, passed over or taken, has a layer of equal index and size. So every
-  network could start from what those before it left.
+- sequential: in rounds of networks that share no weight key (`registry.lineage.rounds`), each round at once.
+
+Targets are meant against cached single; the ratios to groups of one stand beside them.
 
 Everything a training call does is in the figure: building the group, shuffling, training, scoring on a tenth as many
 validation rows after each epoch. It is microseconds per network, training row and epoch. Building weighs more on these
@@ -28,10 +29,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from benchmarks import reference_procedure
 from benchmarks.report import NO_GPU, Verdict, gpu_name, machine, table
@@ -39,6 +42,7 @@ from benchmarks.shapes import Shapes, avmnist, mmimdb, ntu
 from benchmarks.timing import medians_in_turn
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.registry.key import WeightKey
+from mfas_optuna.registry.lineage import rounds
 from mfas_optuna.space import Architecture
 from mfas_optuna.spec import BriefTraining
 from mfas_optuna.training.brief import BriefData, BriefResult, Member, train_briefly, train_jointly
@@ -47,7 +51,7 @@ N_NETWORKS = 15
 EPOCHS = 2
 REFERENCE_DEPTH = 2
 REFERENCE_BATCHES = 2
-SINGLE, JOINT, SEQUENTIAL = "cached single", "joint", "sequential"
+SINGLE, ONE, JOINT, SEQUENTIAL = "cached single", "group of one", "joint", "sequential"
 
 
 @dataclass(frozen=True)
@@ -116,28 +120,30 @@ def layer_keys(network: FusionNetwork) -> list[WeightKey]:
     return [WeightKey(index, columns, rows) for index, (columns, rows) in enumerate(network.layer_sizes)]
 
 
-def rounds(keys: Sequence[Iterable[WeightKey]]) -> list[list[int]]:
-    """Return which networks train together, each round in the order of the slots.
+def train_plainly(network: FusionNetwork, architecture: Architecture, data: BriefData, setting: Setting) -> float:
+    """Train one network as anybody would on cached features, and return its last validation accuracy."""
+    reads = data.reads(architecture, setting.shapes.space)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    accuracy = 0.0
 
-    A network joins a round unless one of its keys is of a network before it that is not trained yet: one that was
-    passed over, or one of the round.
+    def inputs(rows_BF: Tensor) -> list[Tensor]:
+        return [torch.cat([rows_BF[:, columns] for columns in of_layer], dim=1) for of_layer in reads]
 
-    Args:
-        keys: The weight keys of each network, in the order of the slots.
-    """
-    found: list[list[int]] = []
-    left = list(range(len(keys)))
-    while left:
-        met: set[WeightKey] = set()
-        taken: list[int] = []
-        passed_over: list[int] = []
-        for slot in left:
-            of_slot = set(keys[slot])
-            (passed_over if of_slot & met else taken).append(slot)
-            met |= of_slot
-        found.append(taken)
-        left = passed_over
-    return found
+    for _ in range(EPOCHS):
+        network.train()
+        order_N = torch.randperm(len(data.train_NF), generator=generator).to(data.train_NF.device)
+        for indices_B in order_N.split(setting.batch_size):
+            rows_BF = data.train_NF.index_select(0, indices_B)
+            loss = functional.cross_entropy(network(inputs(rows_BF)), data.train_labels_N.index_select(0, indices_B))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        network.eval()
+        with torch.inference_mode():
+            predicted_N = network(inputs(data.validation_NF)).argmax(dim=1)
+            accuracy = float((predicted_N == data.validation_labels_N).float().mean())
+    return accuracy
 
 
 def measure(
@@ -155,7 +161,7 @@ def measure(
     rows: list[Row] = []
     for depth in range(1, setting.shapes.space.max_depth + 1):
         rows += _measure_depth(setting, depth, data, turns, where, n_networks, reference_batches)
-    for what in (SINGLE, SEQUENTIAL, JOINT):
+    for what in (SINGLE, ONE, SEQUENTIAL, JOINT):
         of_depths = [row for row in rows if row.what == what]
         sizes = tuple(size for row in of_depths for size in row.group_sizes)
         rows.append(Row(setting, None, what, statistics.mean(row.microseconds for row in of_depths), sizes))
@@ -179,6 +185,10 @@ def _measure_depth(
 
     def single() -> None:
         for architecture, network in zip(architectures, networks, strict=True):
+            train_plainly(network, architecture, data, setting)
+
+    def one_by_one() -> None:
+        for architecture, network in zip(architectures, networks, strict=True):
             train_briefly(network, architecture, data, shapes.space, training, generator=torch.Generator())
 
     def together(slots: Sequence[int]) -> None:
@@ -194,6 +204,7 @@ def _measure_depth(
     # The networks train on from turn to turn, which costs the same as afresh.
     actions: dict[str, Callable[[], object]] = {
         SINGLE: single,
+        ONE: one_by_one,
         SEQUENTIAL: sequential,
         JOINT: lambda: together(range(len(networks))),
     }
@@ -235,20 +246,25 @@ def show(rows: Sequence[Row], *, with_targets: bool = True) -> list[Verdict]:
     print(f"\n{setting}\n")
     cells = []
     for depth in (*depths, None):
-        single, sequential, joint = (of[depth, what].microseconds for what in (SINGLE, SEQUENTIAL, JOINT))
+        single, one, sequential, joint = (of[depth, what].microseconds for what in (SINGLE, ONE, SEQUENTIAL, JOINT))
         sizes = of[depth, SEQUENTIAL].group_sizes
         cells.append(
             [
                 "all depths" if depth is None else str(depth),
                 f"{single:.2f}",
+                f"{one:.2f}",
                 f"{sequential:.2f}",
                 f"{joint:.2f}",
                 f"{single / sequential:.2f}",
                 f"{single / joint:.2f}",
+                f"{one / joint:.2f}",
                 f"{statistics.mean(sizes):.1f} ({min(sizes)} to {max(sizes)})",
             ]
         )
-    headings = ["depth", SINGLE, SEQUENTIAL, JOINT, "single / sequential", "single / joint", "networks a round"]
+    headings = [
+        *("depth", SINGLE, ONE, SEQUENTIAL, JOINT, "single / sequential", "single / joint", "one / joint"),
+        "networks a round",
+    ]
     print(table(headings, cells))
     references = [row for row in rows if row.what.startswith("reference")]
     if references:

@@ -19,7 +19,6 @@ from benchmarks.timing import medians_in_turn
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.features.extract import extract
-from mfas_optuna.registry.key import WeightKey
 
 CPU = torch.device("cpu")
 
@@ -87,13 +86,6 @@ def test_whole_trainings_are_measured_at_every_depth() -> None:
     assert len(training.show(rows)) == 3
     without = training.Setting("tiny", mmimdb(), 4, 8, joint_target=1)
     assert len(training.show(training.measure(without, n_rows=16, turns=1, n_networks=2))) == 1
-
-
-def test_rounds_keep_the_order_of_networks_that_share_a_weight() -> None:
-    a, b, c, d = (WeightKey(index, 8, 4) for index in range(4))
-    # 1 shares with 0; 2 shares with 1, which is passed over; 3 shares with none.
-    assert training.rounds([[a], [a, b], [b], [c, d]]) == [[0, 3], [1], [2]]
-    assert training.rounds([]) == []
 
 
 @pytest.mark.parametrize("storage", ask.STORAGES)
