@@ -22,6 +22,7 @@ from torch import nn
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.datasets import Dataset, build_dataset, compare_with_paper, load_dataset
+from mfas_optuna.datasets.augmentation import with_views
 from mfas_optuna.errors import BlobError, CacheError, HomeError, StudyMismatchError
 from mfas_optuna.features.batch_size import DEFAULT_BATCH_SIZE
 from mfas_optuna.features.build import Source, build_features
@@ -160,13 +161,17 @@ class Preparation:
 
     def _key(self) -> str:
         scientific = self._spec.scientific()
-        return fingerprint([scientific["dataset"], scientific["backbones"]])
+        return fingerprint([scientific["dataset"], scientific["backbones"], scientific["augmentation"]])
 
     # Backbones.
 
     def _backbone(self, modality: str, settings: BackboneSettings) -> TrainedBackbone:
         values = settings.model_dump(mode="json", exclude={"features"})
-        key = fingerprint([self._spec.dataset.model_dump(mode="json"), modality, values])
+        parts: list[Any] = [self._spec.dataset.model_dump(mode="json"), modality, values]
+        augmentation = self._spec.augmentation
+        if augmentation is not None:  # The number of views concerns features alone.
+            parts.append(augmentation.model_dump(mode="json", exclude={"views"}))
+        key = fingerprint(parts)
         index = self._home / "backbones" / f"{self._spec.dataset.name}-{modality}-{key[:12]}.json"
         trained = self._read_index(index)
         if trained is not None and not (self._force and trained.data != self._data().fingerprint):
@@ -176,7 +181,13 @@ class Preparation:
         started = time.perf_counter()
         model = self._build(dataset, modality, settings)
         result = train_unimodal(
-            model, dataset, modality, settings.training, device=self._device, progress=self._progress
+            model,
+            dataset,
+            modality,
+            settings.training,
+            device=self._device,
+            augmentation=augmentation,
+            progress=self._progress,
         )
         seconds = time.perf_counter() - started
         trained = TrainedBackbone(
@@ -239,7 +250,7 @@ class Preparation:
 
     def _features(self, backbones: Mapping[str, TrainedBackbone]) -> tuple[FeatureSet, str]:
         scientific = self._spec.scientific()
-        identity = {
+        identity: dict[str, Any] = {
             "dataset": scientific["dataset"],
             "backbones": {
                 modality: {
@@ -252,6 +263,9 @@ class Preparation:
             # The rule, not what it came to: the key must be known before anything is extracted.
             "rows": ROW_RULE,
         }
+        augmentation = self._spec.augmentation
+        if augmentation is not None:
+            identity["augmentation"] = augmentation.model_dump(mode="json")
         key = fingerprint(identity)
         folder = self._home / "features" / f"{self._spec.dataset.name}-{key[:12]}"
         if folder.exists() and not self._force:
@@ -266,6 +280,8 @@ class Preparation:
             )
             for modality, settings in self._spec.backbones.items()
         }
+        if augmentation is not None:
+            dataset = with_views(dataset, augmentation.views, augmentation.shift, augmentation.seed)
         build_features(
             folder,
             dataset,

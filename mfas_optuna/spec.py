@@ -131,6 +131,20 @@ class LeNetSettings(_Settings):
 BackboneSettings = LeNetSettings
 
 
+class AugmentationSettings(_Settings):
+    """Train-time augmentation: each training sample is translated at random, zeros moving in.
+
+    Backbones see every sample translated anew in each epoch. Features of the training split are extracted several
+    times, and each epoch of brief training draws one of these views."""
+
+    shift: int = Field(ge=1)
+    """Positions by which a sample is translated at most, along each axis after the channels."""
+    views: int = Field(default=4, ge=2)
+    """How often the features of a training sample are extracted; the first time as it is."""
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    """Seed of the translations."""
+
+
 class SpaceSettings(_Settings):
     """The choices besides the features, which the backbones list."""
 
@@ -223,6 +237,8 @@ class StudySpec(_Settings):
     """Paired data."""
     backbones: dict[str, BackboneSettings] = Field(min_length=2)
     """One trained network for each modality; their order is the order of modalities in an architecture."""
+    augmentation: AugmentationSettings | None = None
+    """How training samples are changed at random; absent: not at all."""
     space: SpaceSettings
     """What may be chosen."""
     fusion: FusionSettings = FusionSettings()

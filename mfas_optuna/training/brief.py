@@ -31,13 +31,23 @@ ROWS_AT_ONCE_SCORING = 512
 
 @dataclass(frozen=True)
 class BriefData:
-    """Training and validation rows on the device, standardised when the study says so."""
+    """Training and validation rows on the device, standardised when the study says so.
+
+    Attributes:
+        layout: Which columns hold which feature.
+        train_NF: Rows to train on.
+        train_labels_N: Their classes.
+        validation_NF: Rows to score on.
+        validation_labels_N: Their classes.
+        more_views_NF: Further views of the training rows, of augmented samples; each epoch draws one of all views.
+    """
 
     layout: FeatureLayout
     train_NF: Tensor
     train_labels_N: Tensor
     validation_NF: Tensor
     validation_labels_N: Tensor
+    more_views_NF: tuple[Tensor, ...] = ()
 
     @staticmethod
     def load(features: FeatureSet, *, standardize: bool, device: torch.device) -> BriefData:
@@ -60,7 +70,17 @@ class BriefData:
         def labels(split: str) -> Tensor:
             return torch.tensor(features.labels(split), dtype=torch.int64, device=device)
 
-        return BriefData(features.layout, rows("train"), labels("train"), rows("validation"), labels("validation"))
+        more_views = tuple(rows(split) for split in sorted(features.arrays) if split.startswith("train."))
+        return BriefData(
+            features.layout, rows("train"), labels("train"), rows("validation"), labels("validation"), more_views
+        )
+
+    def draw_view(self, generator: torch.Generator) -> Tensor:
+        """Return the rows of a view of the training split, drawn uniformly; nothing is drawn when there is but one."""
+        if not self.more_views_NF:
+            return self.train_NF
+        views = (self.train_NF, *self.more_views_NF)
+        return views[int(torch.randint(len(views), (), generator=generator))]
 
     def reads(self, architecture: Architecture, space: SearchSpace) -> list[list[slice]]:
         """Return for each layer of a network the columns of the feature of each modality."""
@@ -171,7 +191,7 @@ def train_jointly(
     step = 0
     for epoch in range(settings.epochs):
         order_N = torch.randperm(n_rows, generator=order).to(data.train_NF.device)
-        rows_NF = data.train_NF.index_select(0, order_N)
+        rows_NF = data.draw_view(order).index_select(0, order_N)
         labels_N = data.train_labels_N.index_select(0, order_N)
         for rows_BF, labels_B in zip(
             rows_NF.split(settings.batch_size), labels_N.split(settings.batch_size), strict=True

@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from mfas_optuna.backbones import to_input
 from mfas_optuna.datasets import Dataset, Split
+from mfas_optuna.datasets.augmentation import Shifts, draw_shifts, translate
 from mfas_optuna.errors import TrainingDiverged
 from mfas_optuna.progress import Progress, silent
-from mfas_optuna.spec import UnimodalTraining
+from mfas_optuna.spec import AugmentationSettings, UnimodalTraining
 
 # A split moves to an accelerator as a whole when it leaves at least half of the free memory.
 _FRACTION_OF_FREE_MEMORY = 0.5
@@ -43,6 +44,7 @@ def train_unimodal(
     settings: UnimodalTraining,
     *,
     device: torch.device,
+    augmentation: AugmentationSettings | None = None,
     progress: Progress = silent,
 ) -> UnimodalResult:
     """Train a network on one modality, in place, and leave it frozen: in eval mode, asking for no gradients.
@@ -56,6 +58,7 @@ def train_unimodal(
         modality: Which input it gets.
         settings: How long and how fast.
         device: Where it is trained, and where it stays.
+        augmentation: How training samples are translated, anew in each epoch.
         progress: Told of batches done, over all epochs.
 
     Raises:
@@ -80,10 +83,15 @@ def train_unimodal(
     for epoch in range(settings.epochs):
         order = torch.randperm(len(train), generator=generator)
         loss_sum = torch.zeros((), device=device)
+        shifts_NA = None
+        if augmentation is not None and train.n_axes > 0:
+            shifts_NA = draw_shifts(
+                len(train), train.n_axes, augmentation.shift, (augmentation.seed, settings.seed, epoch)
+            )
         for rows in order.split(settings.batch_size):
             if done % _STEPS_BETWEEN_NEWS == 0:
                 progress(what, done, total)
-            x, y = train.take(rows)
+            x, y = train.take(rows, None if shifts_NA is None else shifts_NA[rows.numpy()])
             loss = functional.cross_entropy(model(x), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -123,6 +131,7 @@ class _Batches:
         self._array = split.inputs[modality]
         self._labels = torch.from_numpy(split.labels.copy()).to(device)
         self.is_image = self._array.ndim == 4
+        self.n_axes = max(self._array.ndim - 2, 0)
         self._resident: Tensor | None = None
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
@@ -132,12 +141,14 @@ class _Batches:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def take(self, rows: Tensor, shifts_BA: Shifts | None = None) -> tuple[Tensor, Tensor]:
         if self._resident is not None:
             rows = rows.to(self.device)
             x = to_input(self._resident.index_select(0, rows), self.device)
         else:
             x = to_input(self._array[rows.numpy()], self.device)
+        if shifts_BA is not None:
+            x = translate(x, shifts_BA)
         if self.is_image:
             x = x.contiguous(memory_format=torch.channels_last)
         return x, self._labels.index_select(0, rows.to(self.device))

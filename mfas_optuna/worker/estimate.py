@@ -69,7 +69,9 @@ def dry_run(request: SearchRequest) -> Estimate:
     rng = np.random.default_rng(spec.search.seed)
     preparation_s: dict[str, float] = {}
     widths: dict[str, dict[str, int]] = {}
-    n_all = sum(shape.n_samples.values())
+    n_views = 1 if spec.augmentation is None else spec.augmentation.views
+    n_samples = {**shape.n_samples, "train": n_views * shape.n_samples["train"]}
+    n_data, n_all = sum(shape.n_samples.values()), sum(n_samples.values())
     small = _random_dataset(shape.inputs, shape.n_classes, N_TIMED_SAMPLES, rng)
     for modality, settings in spec.backbones.items():
         generator = torch.Generator().manual_seed(settings.training.seed)
@@ -94,9 +96,9 @@ def dry_run(request: SearchRequest) -> Estimate:
     times = _time_trials(spec, features, device, size)
     n_trials = spec.n_trials_planned()
     trial_s = statistics.mean(times[depth] for depth in _depths(spec, n_trials))
-    n_kept = shape.n_samples["train"] + shape.n_samples["validation"]
-    row_bytes = 4 * layout.n_columns
-    data_bytes = sum(int(np.prod(size)) for size in shape.inputs.values()) * n_all
+    n_kept = n_samples["train"] + n_samples["validation"]
+    row_bytes = 4 * layout.n_columns  # In memory; on disk half of it where float16 serves.
+    data_bytes = sum(int(np.prod(size)) for size in shape.inputs.values()) * n_data
     return Estimate(
         n_trials=n_trials,
         n_timed=len(times) * size,

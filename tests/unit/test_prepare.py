@@ -169,3 +169,20 @@ def test_a_second_process_waits_and_says_so(tmp_path: Path) -> None:
         with locked(tmp_path, "x", let_go):
             pass
     assert said == ["Another process is preparing the same data and backbones; waiting for it"]
+
+
+def test_augmentation_gives_further_views_of_the_training_features_and_other_backbones(home: Path) -> None:
+    plain = make(home).run()
+    few = make(home, augmentation={"shift": 1, "views": 2}).run()
+    more = make(home, augmentation={"shift": 1, "views": 3}).run()
+    assert sorted(plain.features.arrays) == ["test", "train", "validation"]
+    assert sorted(few.features.arrays) == ["test", "train", "train.1", "validation"]
+    assert sorted(more.features.arrays) == ["test", "train", "train.1", "train.2", "validation"]
+    assert not set(digests(few).values()) & set(digests(plain).values())
+    assert digests(more) == digests(few)  # The number of views trains no backbone again.
+    assert len({plain.fingerprint, few.fingerprint, more.fingerprint}) == 3
+    assert (few.features.matrix("train.1") == more.features.matrix("train.1")).all()
+    differ = (few.features.matrix("train.1") != few.features.matrix("train")).any(axis=1)
+    # A sample stays where it is in both modalities with probability 1/81.
+    assert 0.9 < differ.mean() <= 1
+    assert (few.features.labels("train.1") == few.features.labels("train")).all()

@@ -252,6 +252,7 @@ class Rows:
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self.layout = LAYOUT
+        self.arrays: dict[str, object] = {}
         self._rows = {
             split: rng.normal(5, 3, (n, 9)).astype(np.float32) for split, n in (("train", 50), ("validation", 9))
         }
@@ -279,3 +280,35 @@ def test_columns_are_standardised_by_the_training_split(standardize: bool) -> No
     assert data.train_NF[:, 4].abs().max() == 0
     expected = (rows.matrix("validation") - rows.mean) / np.where(rows.std > 1e-6, rows.std, 1)
     assert np.allclose(data.validation_NF.numpy(), expected, atol=1e-5)
+
+
+# Views.
+
+
+def test_each_epoch_draws_one_of_the_views() -> None:
+    data = make_data()
+    seen: list[int] = []
+    views = replace(data, more_views_NF=(data.train_NF + 1, data.train_NF + 2))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        seen.append(round(float((views.draw_view(generator) - data.train_NF).mean())))
+    # Uniform over three: each within 5 standard deviations of 100, a false alarm in two million.
+    assert all(abs(seen.count(view) - 100) < 5 * (300 * 2 / 9) ** 0.5 for view in range(3))
+
+
+def test_without_further_views_nothing_is_drawn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = generator.get_state()
+    assert make_data().draw_view(generator) is not None
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_training_reads_the_views() -> None:
+    """Nine of ten views are noise here."""
+    data = make_data()
+    settings = SETTINGS.model_copy(update={"epochs": 15})
+    noise = torch.randn(data.train_NF.shape, generator=torch.Generator().manual_seed(5))
+    _, alone = train(settings, data=data)
+    _, mixed = train(settings, data=replace(data, more_views_NF=(noise,) * 9))
+    assert alone.score > 0.9
+    assert mixed.epoch_scores != alone.epoch_scores

@@ -8,8 +8,9 @@ import torch
 
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.datasets import Dataset, Split
+from mfas_optuna.datasets.augmentation import translate
 from mfas_optuna.errors import TrainingDiverged
-from mfas_optuna.spec import LeNetSettings, UnimodalTraining
+from mfas_optuna.spec import AugmentationSettings, LeNetSettings, UnimodalTraining
 from mfas_optuna.training.unimodal import UnimodalResult, train_unimodal
 
 CPU = torch.device("cpu")
@@ -104,3 +105,28 @@ def test_any_number_of_steps(n_steps: int) -> None:
     settings = UnimodalTraining(epochs=n_steps, batch_size=300)
     result = train_unimodal(make_model(), make_dataset(), "image", settings, device=CPU)
     assert 0 <= result.validation_score <= 1
+
+
+def test_augmented_samples_are_translated_anew_in_each_epoch_and_only_in_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shifts: list[np.ndarray] = []
+
+    def spy(x: torch.Tensor, shifts_NA: np.ndarray) -> torch.Tensor:
+        shifts.append(shifts_NA)
+        return translate(x, shifts_NA)
+
+    monkeypatch.setattr("mfas_optuna.training.unimodal.translate", spy)
+    augmentation = AugmentationSettings(shift=2)
+    results = [
+        train_unimodal(make_model(), make_dataset(), "image", SETTINGS, device=CPU, augmentation=augmentation)
+        for _ in range(2)
+    ]
+    assert results[0] == results[1]
+    assert results[0].validation_score > 0.8  # Chance is 0.5.
+    n_batches = 4 * 10  # Epochs of 300 samples in batches of 32; scoring translates nothing.
+    assert len(shifts) == 2 * n_batches
+    first, second = (np.concatenate(shifts[start : start + 10]) for start in (0, 10))
+    assert first.shape == (300, 2)
+    assert not np.array_equal(first, second)
+    assert set(np.unique(first)) == {-2, -1, 0, 1, 2}
