@@ -73,6 +73,32 @@ class _Place:
     seed: int
 
 
+class _Reporter:
+    """Reports a trial's score at the end of each epoch, and ends it when the study's pruner says so.
+
+    A training that is begun again, in a smaller group, goes through epochs that were reported already: these are
+    neither reported nor judged again.
+    """
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self._n_reported = 0
+        self._is_pruned = False
+
+    def __call__(self, epoch: int, score: float) -> None:
+        """Take note of the score of a 0-based epoch.
+
+        Raises:
+            optuna.TrialPruned: The pruner ended the trial.
+        """
+        if epoch >= self._n_reported:
+            self._trial.report(score, epoch + 1)
+            self._n_reported = epoch + 1
+            self._is_pruned = self._trial.should_prune()
+        if self._is_pruned and epoch + 1 == self._n_reported:
+            raise optuna.TrialPruned(f"pruned after epoch {epoch + 1}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Assignment:
     """A trial with what it trains."""
@@ -81,6 +107,7 @@ class _Assignment:
     architecture: Architecture
     keys: list[WeightKey]
     place: _Place
+    report: _Reporter
 
 
 class TrialRunner:
@@ -102,6 +129,7 @@ class TrialRunner:
         self._store = FolderBlobStore(weights)
         self._device = device
         self._data = BriefData.load(features, standardize=spec.training.standardize, device=device)
+        self._most: int | None = None  # Networks that memory has been found to allow at once.
         self._lineage: dict[int, tuple[Order, list[LayerRecord]]] = {}
 
     def run(
@@ -169,7 +197,7 @@ class TrialRunner:
         architecture = self._space.suggest(trial)
         attributes = records.system_attributes(study, records.trial_id_of(trial))
         place = self._place(attributes, trial.number, lambda: _n_before(study, trial.number))
-        return _Assignment(trial, architecture, self._keys(architecture), place)
+        return _Assignment(trial, architecture, self._keys(architecture), place, _Reporter(trial))
 
     def _place(self, attributes: dict[str, object], number: int, count_before: Callable[[], int]) -> _Place:
         """Return a trial's place, by what it recorded, so that one that is repeated has the same."""
@@ -203,10 +231,12 @@ class TrialRunner:
         for _, group in groupby(assignments, key=lambda assignment: assignment.place.rows):
             members = list(group)
             if self._sharing == "snapshot":
-                yield list(range(start, start + len(members)))
+                divided = [list(range(len(members)))]
             else:
-                for indices in rounds([member.keys for member in members]):
-                    yield [start + index for index in indices]
+                divided = rounds([member.keys for member in members])
+            for indices in divided:
+                for part in range(0, len(indices), self._most or len(indices)):
+                    yield [start + index for index in indices[part : part + (self._most or len(indices))]]
             start += len(members)
 
     # Training.
@@ -223,20 +253,29 @@ class TrialRunner:
             network = self.build(assignment.architecture, generator)
             found = versions(self._readable(earlier, assignment.place))
             starts.append(warm_start(list(network.layers), assignment.keys, found, self._store))
-            report = self._reporter(assignment.trial)
-            group.append(Member(network, assignment.architecture, generator, report))
+            group.append(Member(network, assignment.architecture, generator, assignment.report))
         why = self._too_large(group)
+        results: list[BriefResult | Exception] = []
         try:
-            results = self._train_group(study, members, group, interruptible) if why is None else []
+            if why is None:
+                results = self._train_group(study, members, group, interruptible)
         except MfasError:
             raise
         except Exception as error:  # The trial boundary: one that fails is found by halving, and fails alone.
             if is_database_error(error):
                 raise
+            is_memory = is_out_of_memory(error)
             if len(members) == 1:
-                return [error]
-            why = "they do not fit into memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+                if not is_memory:
+                    _log.warning("Trial %d failed.", members[0].trial.number, exc_info=error)
+                # Its traceback would keep the group's memory while others train.
+                error.__context__ = error.__cause__ = None
+                return [error.with_traceback(None)]
+            why = "they do not fit into memory" if is_memory else f"{type(error).__name__}: {error}"
+            if is_memory:
+                self._most = (len(members) + 1) // 2
         if why is not None:
+            del group
             half = (len(members) + 1) // 2
             _log.warning("%d networks are not trained at once (%s); trying %d.", len(members), why, half)
             return [
@@ -272,7 +311,7 @@ class TrialRunner:
     ) -> list[BriefResult | Exception]:
         @contextlib.contextmanager
         def reporting() -> Iterator[None]:
-            with interruptible(False), batch(study, [member.trial for member in members]):
+            with interruptible(False), batch(study, [member.trial for member in members], creates=False):
                 yield
 
         rows = torch.Generator().manual_seed(seed_from(self._spec.search.seed, "rows", *members[0].place.rows))
@@ -283,18 +322,10 @@ class TrialRunner:
 
     def _too_large(self, group: Sequence[Member]) -> str | None:
         free = free_bytes(self._device)
-        needed = group_bytes(group, self._spec.training)
+        needed = group_bytes(group, self._data, self._spec.training)
         if len(group) == 1 or free is None or needed <= free:
             return None
         return f"they need about {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
-
-    def _reporter(self, trial: optuna.Trial) -> Callable[[int, float], None]:
-        def report(epoch: int, score: float) -> None:
-            trial.report(score, epoch + 1)
-            if trial.should_prune():
-                raise optuna.TrialPruned(f"pruned after epoch {epoch + 1}")
-
-        return report
 
     def _result(
         self,

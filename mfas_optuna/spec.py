@@ -271,9 +271,11 @@ class StudySpec(_Settings):
 
     def scientific(self) -> dict[str, Any]:
         """Return every field that can change a trial's result, as JSON values: not the budget, nor what is shown."""
-        return self.model_dump(
+        values = self.model_dump(
             mode="json", exclude={"title": True, "storage": True, "search": {"n_trials", "n_finalists"}}
         )
+        values["fusion"]["sharing"] = self.sharing()
+        return values
 
     def n_trials_planned(self) -> int:
         """Return how many trials the search takes: `n_trials`, or what the schedule of Algorithm 1 comes to."""
@@ -338,7 +340,8 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any], path: str =
                 yield f"{name}: the order was {list(old)}, is now {list(new)}"
             yield from differences(old, new, name)
         elif old != new or (key in stored) != (key in given):
-            yield f"{name}: was {json.dumps(old)}, is now {json.dumps(new)}"
+            was, now = (json.dumps(tree[key]) if key in tree else "absent" for tree in (stored, given))
+            yield f"{name}: was {was}, is now {now}"
 
 
 # Study files.

@@ -162,6 +162,11 @@ def system_attributes(study: optuna.Study, trial_id: int) -> dict[str, Any]:
     return dict(study._storage.get_trial_system_attrs(trial_id))
 
 
+def is_running(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Return whether a trial is running as stored now; a trial object may be older."""
+    return study._storage.get_trial(trial._trial_id).state == TrialState.RUNNING
+
+
 def trial_id_of(trial: FrozenTrial | optuna.Trial) -> int:
     """Return the storage's identifier of a trial."""
     return int(trial._trial_id)
@@ -218,6 +223,12 @@ def is_enqueued(system_attrs: Mapping[str, Any]) -> bool:
 def fixed_parameters(system_attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters that an enqueued trial fixes; none for another trial."""
     return dict(system_attrs.get(_FIXED_PARAMETERS, {}))
+
+
+def enqueue_again(study: optuna.Study, system_attrs: Mapping[str, Any]) -> None:
+    """Enqueue what a trial that is lost or given back was enqueued with; do nothing for one that was not."""
+    if is_enqueued(system_attrs):
+        study.enqueue_trial(fixed_parameters(system_attrs))
 
 
 def mirror_proposal(study: optuna.Study, trial: FrozenTrial, proposal: Proposal, notation: str) -> None:

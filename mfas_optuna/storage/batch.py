@@ -25,6 +25,9 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, orm
 
+IDLE_LIMIT_S = 60
+"""After so long without a word PostgreSQL ends a transaction, and with it the locks of a worker that stands still."""
+
 _Row = dict[str, Any]
 
 
@@ -52,14 +55,15 @@ class BatchStorage(RDBStorage):
         self._join_sessions()
 
     @contextlib.contextmanager
-    def batch(self, study_id: int, trial_ids: Collection[int] = ()) -> Iterator[None]:
-        """Do everything within as one transaction, in which nobody else creates trials of the study.
+    def batch(self, study_id: int, trial_ids: Collection[int] = (), *, creates: bool = True) -> Iterator[None]:
+        """Do everything within as one transaction.
 
-        In SQLite nobody else writes at all; so do nothing slow within.
+        In SQLite nobody else writes meanwhile; so do nothing slow within.
 
         Args:
             study_id: The study.
             trial_ids: Trials of it that will be written; they are read together, which is faster.
+            creates: Whether trials of the study are created: then nobody else creates any meanwhile.
 
         Raises:
             optuna.exceptions.StorageInternalError: The database failed; nothing was written.
@@ -71,7 +75,7 @@ class BatchStorage(RDBStorage):
         try:
             with self.engine.connect() as connection:
                 batch = _Batch(self, connection)
-                batch.begin(study_id)
+                batch.begin(study_id, creates)
                 self._batches[thread] = batch
                 batch.lock(study_id, trial_ids)
                 yield
@@ -221,7 +225,9 @@ class BatchStorage(RDBStorage):
 
 
 @contextlib.contextmanager
-def batch(study: optuna.Study, trials: Sequence[optuna.Trial] = ()) -> Iterator[None]:
+def batch(
+    study: optuna.Study, trials: Sequence[optuna.Trial | FrozenTrial] = (), *, creates: bool = True
+) -> Iterator[None]:
     """Do everything within that concerns the study's trials as one transaction, where its storage can.
 
     Any other storage of Optuna's does each thing by itself. See `BatchStorage.batch`.
@@ -229,6 +235,7 @@ def batch(study: optuna.Study, trials: Sequence[optuna.Trial] = ()) -> Iterator[
     Args:
         study: The study.
         trials: Those of its trials that will be written.
+        creates: Whether trials are created: then nobody else creates any meanwhile.
     """
     cached = study._storage
     backend = getattr(cached, "_backend", None)
@@ -236,7 +243,7 @@ def batch(study: optuna.Study, trials: Sequence[optuna.Trial] = ()) -> Iterator[
         yield
         return
     try:
-        with backend.batch(study._study_id, [trial._trial_id for trial in trials]):
+        with backend.batch(study._study_id, [trial._trial_id for trial in trials], creates=creates):
             yield
     except BaseException:
         if isinstance(cached, _CachedStorage):
@@ -272,11 +279,15 @@ class _Batch:
         self._updates: dict[Any, dict[tuple[Any, ...], tuple[_Row, _Row]]] = {}
         self._ended: list[_Row] = []
 
-    def begin(self, study_id: int) -> None:
-        """Begin the transaction so that nobody else creates trials of the study."""
-        if self._connection.dialect.name == "sqlite":
+    def begin(self, study_id: int, creates: bool) -> None:
+        """Begin the transaction; when it may create trials of the study, so that nobody else does."""
+        name = self._connection.dialect.name
+        if name == "sqlite":
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-        self._lock_study(study_id)
+        elif name == "postgresql":  # A worker that is stopped within must not keep the others for ever.
+            self._connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_LIMIT_S}s'")
+        if creates:
+            self._lock_study(study_id)
 
     def _lock_study(self, study_id: int) -> bool:
         """Keep others from creating trials of a study until the end; return whether there is such a study."""
@@ -288,7 +299,7 @@ class _Batch:
         if not trial_ids:
             return
         lock = sqlalchemy.select(models.TrialModel.trial_id).where(models.TrialModel.trial_id.in_(trial_ids))
-        self._connection.execute(lock.with_for_update())
+        self._connection.execute(lock.order_by(models.TrialModel.trial_id).with_for_update())
         self._locked.update(trial_ids)
         for trial in self._storage.read_trials(study_id, set(trial_ids), max(trial_ids)):
             self._trials[trial._trial_id] = trial

@@ -131,7 +131,7 @@ def _with_retries(create: Callable[[], _Result], url: str) -> _Result:
             raise StorageError(f"{masked(url)}: {error}") from error
         except SQLAlchemyError as error:
             text = str(getattr(error, "orig", error)).strip().splitlines()[0]
-            is_race = (isinstance(error, DBAPIError) and "exist" in text.lower()) or "UNIQUE" in text
+            is_race = (isinstance(error, DBAPIError) and "exist" in text.lower()) or "unique" in text.lower()
             if attempt + 1 == CREATION_ATTEMPTS or not is_race:
                 raise StorageError(
                     f"{masked(url)}: the study database cannot be reached: {text}. "

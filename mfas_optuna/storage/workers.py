@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from mfas_optuna import trials as records
+from mfas_optuna.storage.batch import batch
 from mfas_optuna.trials import WorkerIdentity
 
 _log = logging.getLogger(__name__)
@@ -154,7 +155,12 @@ def reap_dead(storage: BaseStorage, name: str, *, is_alone: bool) -> list[int]:
     reaped = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if _is_left(trial, is_alone):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            with batch(
+                study, [trial]
+            ):  # What was enqueued is enqueued again by whoever ends the trial, and by nobody else.
+                if records.is_running(study, trial):
+                    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                    records.enqueue_again(study, trial.system_attrs)
             reaped.append(trial.number)
     if reaped:
         _log.info("Trials %s were left running by a worker that ended; their networks will be tried again.", reaped)

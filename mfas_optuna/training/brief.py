@@ -204,18 +204,21 @@ def train_jointly(
     return group.outcomes()
 
 
-def group_bytes(members: Sequence[Member], settings: BriefTraining) -> int:
-    """Return about how much memory the training of a group takes besides the data: an upper estimate.
+def group_bytes(members: Sequence[Member], data: BriefData, settings: BriefTraining) -> int:
+    """Return about how many bytes the training of a group takes besides the data: more rather than less.
 
-    Parameters with their gradient and two moments, and what a step or a scoring keeps of each layer: the products of
-    each modality and six values for each of h, for every row of a batch.
+    The training rows once more, shuffled; parameters with their gradient and two moments, in the group, in the networks
+    and in the best epoch's copies; for each row of a batch or of a scoring, what is kept of each layer: the products of
+    each modality, and six values for each of h.
     """
     n_parameters = sum(parameter.numel() for member in members for parameter in member.network.parameters())
     n_values = sum(
         len(member.network.layers) * member.network.head.in_features * (6 + len(member.architecture.layers[0].features))
         for member in members
     )
-    return 4 * (4 * n_parameters + n_values * max(settings.batch_size, ROWS_AT_ONCE_SCORING))
+    bytes_of_value = data.train_NF.element_size()
+    n_rows = min(settings.batch_size, len(data.train_NF)) + ROWS_AT_ONCE_SCORING
+    return data.train_NF.nbytes + bytes_of_value * (8 * n_parameters + n_values * n_rows)
 
 
 class _Group:
@@ -271,7 +274,8 @@ class _Group:
                     if member.on_epoch is not None:
                         member.on_epoch(epoch, scores[position])
                 except Exception as error:  # The trial boundary: it ends this network alone.
-                    self._ended[index] = error
+                    # A traceback would keep this group, with its buffers, as long as the outcome is kept.
+                    self._ended[index] = error.with_traceback(None)
         self._loss_sums_N.zero_()
         if len(self._ended) > ended:
             self._part()

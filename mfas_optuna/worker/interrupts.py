@@ -55,3 +55,5 @@ class Interrupts:
             yield
         finally:
             self._is_immediate = before
+        if before:
+            self.check()  # One that came meanwhile was put off until now.

@@ -71,6 +71,7 @@ class Worker:
         self._lock = lock
         self._reap_at = time.monotonic()
         self._study = study
+        self._space = request.spec.search_space()
         self._sampler = sampler
         self._listener = listener
         self._interrupts = interrupts
@@ -126,15 +127,10 @@ class Worker:
         Groups are the same blocks of slots in every run of one worker, so that a resumed search trains what an
         uninterrupted one would have trained at once, to the same bits.
         """
-        spec, most = self._request.spec, joint_size(self._request)
-        n_open = sum(
-            trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-            for trial in self._study.get_trials(deepcopy=False)
-        )
+        most, limit, n_open = joint_size(self._request), self._budget(), self._n_open()
+        n_left = most if limit is None else max(0, limit - n_open)
         if not isinstance(self._sampler, MFASSampler):
-            n_left = max(0, spec.n_trials_planned() - n_open)
             return min(self._share(n_left), most - n_open % most)
-        n_left = most if spec.search.n_trials is None else max(0, spec.search.n_trials - n_open)
         decision = self._sampler.decide(self._study)
         if decision.kind != "slot":
             return min(1, n_left) if decision.kind == "over_draw" else 0
@@ -154,22 +150,58 @@ class Worker:
         """Ask for trials of one step, and record who runs them; fewer than `size` when others were quicker.
 
         The first may lead its step and fit the surrogate, or wait for who does; the others are asked for in one
-        transaction, within which nobody else takes a slot.
+        transaction, within which nobody else creates a trial.
         """
-        study, space = self._study, self._request.spec.search_space()
-        trials = [study.ask()]
-        proposal = records.read_proposal(records.system_attributes(study, records.trial_id_of(trials[0])))
-        with database.batch(study, trials):
-            records.write_worker(study, trials[0], self._identity)
-            if proposal is not None and proposal.is_surplus:
-                self._tell_failure(trials[0], "given_back", "another worker took the last place before")
-                return []
-            while len(trials) < size and self._is_next_of(proposal):
-                trials.append(study.ask())
-                records.write_worker(study, trials[-1], self._identity)
-            for trial in trials:
-                space.suggest(trial)
-        return trials
+        first = self._study.ask()
+        try:
+            with database.batch(self._study, [first]):
+                return self._ask_further(first, size)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            _log.warning("Trial %d was ended by another worker, which took this one for dead.", first.number)
+            return []
+        except BaseException as error:
+            if not database.is_database_error(error):
+                with database.batch(self._study, [first]):
+                    self._give_back([first], str(error) or "the worker ended")
+            raise
+
+    def _ask_further(self, first: optuna.Trial, size: int) -> list[optuna.Trial]:
+        study = self._study
+        records.write_worker(study, first, self._identity)
+        proposal = records.read_proposal(records.system_attributes(study, records.trial_id_of(first)))
+        limit = self._budget()
+        is_surplus = proposal is not None and proposal.is_surplus
+        if is_surplus or (limit is not None and self._n_open(before=first.number) >= limit):
+            self._give_back([first], "another worker took the last place before")
+            return []
+        trials = [first]
+        while len(trials) < size and self._is_next_of(proposal) and (limit is None or self._n_open() < limit):
+            trials.append(study.ask())
+            records.write_worker(study, trials[-1], self._identity)
+        return [trial for trial in trials if self._is_suggested(trial)]
+
+    def _is_suggested(self, trial: optuna.Trial) -> bool:
+        """Give a trial its parameters; one that was enqueued with parameters that are not the space's fails."""
+        try:
+            self._space.suggest(trial)
+        except (ValueError, MfasError) as error:
+            _log.warning("Trial %d failed: %s", trial.number, error)
+            self._tell_failure(trial, "error", f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+    def _budget(self) -> int | None:
+        """Return how many trials the study may have that did not fail; None: as many as its schedule."""
+        spec = self._request.spec
+        return spec.search.n_trials if isinstance(self._sampler, MFASSampler) else spec.n_trials_planned()
+
+    def _n_open(self, before: int | None = None) -> int:
+        """Return how many trials are running or did not fail, or how many of those with smaller numbers than one."""
+        return sum(
+            trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+            and (before is None or trial.number < before)
+            for trial in self._study.get_trials(deepcopy=False)
+        )
 
     def _is_next_of(self, first: records.Proposal | None) -> bool:
         """Return whether the next ask would take another slot of the same step."""
@@ -223,25 +255,28 @@ class Worker:
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial | None:
         """Store what became of a trial; None when another worker took this one for dead and ended it."""
+        lost = optuna.exceptions.UpdateFinishedTrialError
         try:
-            if isinstance(outcome, TrialResult):
-                records.write_result(trial, outcome.record)
-                return self._study.tell(trial, outcome.score, skip_if_finished=True)
-            if isinstance(outcome, optuna.TrialPruned):
-                return self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-            if isinstance(outcome, TrainingDiverged):
-                return self._tell_failure(trial, "diverged", str(outcome))
-            if is_out_of_memory(outcome):
-                return self._tell_failure(trial, "out_of_memory", str(outcome) or "out of memory")
-            if isinstance(outcome, optuna.exceptions.UpdateFinishedTrialError):
-                raise outcome
-            if isinstance(outcome, MfasError) or database.is_database_error(outcome):
-                raise outcome
-            _log.warning("Trial %d failed.", trial.number, exc_info=outcome)
-            return self._tell_failure(trial, "error", f"{type(outcome).__name__}: {outcome}")
-        except optuna.exceptions.UpdateFinishedTrialError:
-            _log.warning("Trial %d was ended by another worker, which took this one for dead.", trial.number)
-            return None
+            if not isinstance(outcome, lost):
+                return self._tell_outcome(trial, outcome)
+        except lost:
+            pass
+        _log.warning("Trial %d was ended by another worker, which took this one for dead.", trial.number)
+        return None
+
+    def _tell_outcome(self, trial: optuna.Trial, outcome: Outcome) -> FrozenTrial:
+        if isinstance(outcome, TrialResult):
+            records.write_result(trial, outcome.record)
+            return self._study.tell(trial, outcome.score, skip_if_finished=True)
+        if isinstance(outcome, optuna.TrialPruned):
+            return self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        if isinstance(outcome, TrainingDiverged):
+            return self._tell_failure(trial, "diverged", str(outcome))
+        if is_out_of_memory(outcome):
+            return self._tell_failure(trial, "out_of_memory", str(outcome) or "out of memory")
+        if isinstance(outcome, MfasError) or database.is_database_error(outcome):
+            raise outcome
+        return self._tell_failure(trial, "error", f"{type(outcome).__name__}: {outcome}")
 
     def _give_back(self, trials: Sequence[optuna.Trial], why: str) -> None:
         for trial in trials:
@@ -250,6 +285,8 @@ class Worker:
     def _tell_failure(self, trial: optuna.Trial, reason: records.FailureReason, message: str) -> FrozenTrial:
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             records.write_failure(self._study, trial, reason, message)
+            if reason == "given_back":
+                records.enqueue_again(self._study, records.system_attributes(self._study, records.trial_id_of(trial)))
         return self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -37,11 +38,34 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
     )
 
 
+class _AmongTheLiving(optuna.pruners.BasePruner):
+    """A pruner that does not see failed trials.
+
+    Successive halving compares a trial with all that reached its rung, failed ones among them; so a search that was
+    killed and resumed would compare a network with its own lost trial.
+    """
+
+    def __init__(self, pruner: optuna.pruners.BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Ask the pruner, with a study that has no failed trials."""
+        view = copy.copy(study)
+
+        def get_trials(deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+            found = study.get_trials(deepcopy=deepcopy, states=states)
+            return [other for other in found if other.state != TrialState.FAIL]
+
+        view.get_trials = get_trials  # type: ignore[method-assign]
+        return self._pruner.prune(view, trial)
+
+
 def make_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
+    """Return the pruner that a study names."""
     if spec.search.pruner == "median":
         return optuna.pruners.MedianPruner()
     if spec.search.pruner == "successive_halving":
-        return optuna.pruners.SuccessiveHalvingPruner()
+        return _AmongTheLiving(optuna.pruners.SuccessiveHalvingPruner())
     return optuna.pruners.NopPruner()
 
 

@@ -62,7 +62,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
     """Run a study's search to its end, or go on with it where it stopped.
 
     Raises:
-        Interrupted: A signal asked for the end; the running trial was given back.
+        Interrupted: A signal asked for the end; running trials were given back.
         MfasError: Something a user can mend is wrong; the message says what.
     """
     check_home(request.home)

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 from typing import Any
 
+import optuna
 import pytest
 
 from .conftest import Cli
@@ -61,7 +62,7 @@ def has_weights(number: int) -> Any:
         pytest.param(is_running(0), id="first trial asked"),
         pytest.param(has_params(3), id="parameters suggested"),
         pytest.param(n_complete(5), id="some complete"),
-        pytest.param(has_weights(6), id="weights published, score not told"),
+        pytest.param(has_weights(6), id="results stored"),
         pytest.param(is_running(8), id="leader of a step"),
         pytest.param(n_complete(13), id="in the second iteration"),
     ],
@@ -110,6 +111,37 @@ def test_killed_with_a_group_in_training(cli: Cli, sharing: str, has_come: Any) 
     states = [trial["state"] for trial in after]
     assert "RUNNING" not in states
     assert states.count("FAIL") <= 8
+
+
+def test_killed_with_a_pruner(cli: Cli) -> None:
+    """Successive halving does not compare a network with its own lost trial."""
+    cli.edit("samples_per_step = 4", 'samples_per_step = 4\npruner = "successive_halving"')
+    command = [*SEARCH, "--name"]
+    cli.ok(*command, "whole", "--quiet")
+    cli.stop_at([*command, "killed"], signal.SIGKILL, lambda connection: has_reported(6, 1)(connection, "killed"))
+    cli.ok(*command, "killed", "--quiet")
+    assert cli.results("killed") == cli.results("whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sampler", ["mfas", "random"])
+def test_a_network_that_was_enqueued_is_trained_although_its_trial_was_stopped(
+    cli: Cli, sampler: str, number: signal.Signals
+) -> None:
+    command = [*SEARCH, "--sampler", sampler, "--name", "queue", "--trials"]
+    cli.ok(*command, "1", "--quiet")
+    chosen = {"depth": 2, "layer2.audio": "conv2", "layer2.image": "conv1", "layer2.activation": "sigmoid"}
+    study = optuna.load_study(study_name="queue", storage=f"sqlite:///{cli.home / 'mfas.db'}")
+    study.enqueue_trial(chosen)
+    study.enqueue_trial({"layer1.audio": "nonsense"})
+    cli.stop_at([*command, "8"], number, lambda connection: is_running(1)(connection, "queue"))
+    cli.ok(*command, "8", "--quiet")
+    trials = [trial for trial in cli.trials("queue") if trial["state"] == "COMPLETE"]
+    assert len(trials) == 8
+    assert sum(chosen.items() <= trial["params"].items() for trial in trials) == 1
+    failures = [trial["attributes"] for trial in cli.trials("queue") if trial["attributes"].get("failure") == "error"]
+    assert len(failures) == 1
+    assert "nonsense" in failures[0]["failure_message"]
 
 
 def test_two_kills_in_a_row(cli: Cli, uninterrupted: list[dict[str, Any]]) -> None:

@@ -6,6 +6,8 @@ import collections
 import json
 import signal
 
+import pytest
+
 from .conftest import Cli
 from .test_resume import n_complete
 
@@ -40,3 +42,15 @@ def test_the_others_take_over_from_a_killed_worker(cli: Cli) -> None:
     assert states["RUNNING"] == 0
     assert states["COMPLETE"] >= 16
     assert states["FAIL"] <= 1
+
+
+@pytest.mark.parametrize("sampler", ["random", "mfas"])
+def test_a_budget_is_kept_by_workers_that_begin_together(cli: Cli, sampler: str) -> None:
+    command = [*SEARCH, "--sampler", sampler, "--name", "shared", "--trials"]
+    cli.ok(*command, "1", "--quiet")
+    workers = [cli.start(*command, "7", "--quiet") for _ in range(3)]
+    outputs = [worker.communicate(timeout=200) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0], outputs
+    states = collections.Counter(trial["state"] for trial in cli.trials("shared"))
+    assert states["COMPLETE"] == 7
+    assert states["RUNNING"] == 0

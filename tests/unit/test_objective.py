@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mfas_optuna import MFASSampler
 from mfas_optuna import trials as records
 from mfas_optuna.errors import TrainingDiverged
 from mfas_optuna.features.cache import open_features, write_features
+from mfas_optuna.fusion.joint import JointFusion
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.objective import Outcome, TrialResult, TrialRunner
 from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer
@@ -89,7 +90,7 @@ class Bench:
             results.append(self.tell(trial, self.outcome(trial)))
         return results
 
-    def run_group(self, n: int) -> list[int]:
+    def run_group(self, n: int, pruned: Sequence[int] = ()) -> list[int]:
         """Ask for n trials, run them as a group, tell them, and return their numbers in the order they ended in."""
         trials = [self.study.ask() for _ in range(n)]
         ended = self.runner.run(self.study, trials, uninterruptible)
@@ -97,7 +98,8 @@ class Bench:
             if isinstance(outcome, TrialResult):
                 self.tell(trial, outcome)
             else:
-                self.study.tell(trial, state=TrialState.FAIL)
+                assert isinstance(outcome, optuna.TrialPruned) == (trial.number in pruned)
+                self.study.tell(trial, state=TrialState.PRUNED if trial.number in pruned else TrialState.FAIL)
         return [trial.number for trial, _ in ended]
 
     def joint_sizes(self) -> list[int]:
@@ -309,7 +311,7 @@ def test_what_does_not_fit_into_memory_is_halved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(tmp_path, fusion={"width": 4, "sharing": "snapshot"})
-    needed = group_bytes([make_member(bench)] * 3, bench.spec.training)
+    needed = group_bytes([make_member(bench)] * 3, bench.runner._data, bench.spec.training)
     monkeypatch.setattr("mfas_optuna.objective.free_bytes", lambda device: needed)
     bench.run_group(8)
     assert {trial.state for trial in bench.study.trials} == {TrialState.COMPLETE}
@@ -347,3 +349,65 @@ def test_what_fails_as_a_group_is_halved_until_the_guilty_one_is_found(
         assert trial.state == (TrialState.FAIL if is_guilty else TrialState.COMPLETE)
     assert sizes[0] == 8
     assert min(sizes) == 1
+
+
+class NeverTheSame(optuna.pruners.BasePruner):
+    """Prunes trial 1 after epoch 1; notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        self.asked.append((trial.number, len(trial.intermediate_values)))
+        return trial.number == 1
+
+
+def test_a_training_begun_again_in_halves_reports_no_epoch_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is exhausted in epoch 2; warnings about a second report would fail the test."""
+    bench = Bench(tmp_path, fusion={"width": 4, "sharing": "snapshot"})
+    pruner = NeverTheSame()
+    bench.study.pruner = pruner
+    original = JointFusion.gradient
+    steps = 0
+
+    def gradient(self: JointFusion, *arguments: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if len(self.networks) > 4 and steps > 5:  # Four steps are an epoch.
+            raise MemoryError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(JointFusion, "gradient", gradient)
+    bench.run_group(8, pruned=[1])
+    assert len(set(pruner.asked)) == len(pruner.asked) == 15
+    states = [trial.state for trial in bench.study.trials]
+    assert states == [TrialState.PRUNED if number == 1 else TrialState.COMPLETE for number in range(8)]
+    assert {trial.user_attrs["joint_size"] for trial in bench.study.trials if trial.number != 1} == {4}
+    sizes: list[int] = []
+    monkeypatch.setattr("mfas_optuna.objective.train_jointly", noting(sizes))
+    bench.run_group(4)
+    assert sizes == [4]
+    assert bench.runner._most == 4
+
+
+def noting(sizes: list[int]) -> Any:
+    def train(members: list[Member], *arguments: Any, **more: Any) -> Any:
+        sizes.append(len(members))
+        return train_jointly(members, *arguments, **more)
+
+    return train
+
+
+def test_an_outcome_keeps_nothing_of_its_training_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, fusion={"width": 4, "sharing": "snapshot"})
+
+    def gradient(*_: Any) -> torch.Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(JointFusion, "gradient", gradient)
+    outcome = bench.outcome(bench.study.ask())
+    assert isinstance(outcome, MemoryError)
+    assert outcome.__traceback__ is None
+    assert outcome.__context__ is None

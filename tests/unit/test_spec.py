@@ -97,13 +97,17 @@ def test_the_fingerprint_is_that_of_what_can_change_a_result() -> None:
 def test_differences_name_each_leaf() -> None:
     stored, given = load().scientific(), load().with_search(seed=3, mode="paper").scientific()
     assert list(differences(stored, given)) == [
-        'search.mode: was "calibrated", is now "paper"', "search.seed: was 0, is now 3"
-    ]  # fmt: skip
+        'fusion.sharing: was "snapshot", is now "sequential"',
+        'search.mode: was "calibrated", is now "paper"',
+        "search.seed: was 0, is now 3",
+    ]
+    older = {key: value for key, value in stored.items() if key != "augmentation"}
+    assert list(differences(older, stored)) == ["augmentation: was absent, is now null"]
     turned = {**stored, "backbones": dict(reversed(stored["backbones"].items()))}
     assert list(differences(stored, turned)) == [
         "backbones: the order was ['audio', 'image'], is now ['image', 'audio']"
     ]
-    assert list(differences({"a": {"b": 1}}, {"a": {}})) == ["a.b: was 1, is now null"]
+    assert list(differences({"a": {"b": 1}}, {"a": {}})) == ["a.b: was 1, is now absent"]
 
 
 def test_default_names() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.trial import TrialState
 
 from mfas_optuna import MFASSampler
 from mfas_optuna import trials as records
@@ -78,12 +79,32 @@ def test_the_sampler_of_a_study_has_its_settings() -> None:
     [
         ("none", optuna.pruners.NopPruner),
         ("median", optuna.pruners.MedianPruner),
-        ("successive_halving", optuna.pruners.SuccessiveHalvingPruner),
     ],
 )
 def test_pruners_by_name(name: str, kind: type[optuna.pruners.BasePruner]) -> None:
+    assert type(named_pruner(name)) is kind
+
+
+def named_pruner(name: str) -> optuna.pruners.BasePruner:
     search = SPEC.search.model_copy(update={"pruner": name})
-    assert type(make_pruner(SPEC.model_copy(update={"search": search}))) is kind
+    return make_pruner(SPEC.model_copy(update={"search": search}))
+
+
+@pytest.mark.parametrize("lost", [TrialState.FAIL, TrialState.RUNNING])
+def test_successive_halving_does_not_compare_with_failed_trials(lost: TrialState) -> None:
+    """Four trials reach the first rung, of which one in four goes on: with a better one lost, the best of the rest."""
+    study = optuna.create_study(direction="maximize", pruner=named_pruner("successive_halving"))
+    first = study.ask()
+    first.report(0.0, 1)
+    study.tell(first, 0.0)  # Optuna takes the size of its rungs from the first complete trial.
+    trials = [study.ask() for _ in range(5)]
+    ends = []
+    for trial, value in zip(trials, (0.9, 0.1, 0.2, 0.3, 0.8), strict=True):
+        trial.report(value, 1)
+        ends.append(trial.should_prune())
+        if trial is trials[0] and lost == TrialState.FAIL:
+            study.tell(trial, state=TrialState.FAIL)
+    assert ends[4] == (lost == TrialState.RUNNING)
 
 
 def test_devices_by_name() -> None:
