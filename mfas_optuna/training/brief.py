@@ -205,15 +205,15 @@ def train_jointly(
 
 
 def group_bytes(members: Sequence[Member], data: BriefData, settings: BriefTraining) -> int:
-    """Return about how many bytes the training of a group takes besides the data: more rather than less.
+    """Return about how many bytes the training of a group takes besides the data.
 
     The training rows once more, shuffled; parameters with their gradient and two moments, in the group, in the networks
     and in the best epoch's copies; for each row of a batch or of a scoring, what is kept of each layer: the products of
-    each modality, and six values for each of h.
+    each modality, and eight values for each of h.
     """
     n_parameters = sum(parameter.numel() for member in members for parameter in member.network.parameters())
     n_values = sum(
-        len(member.network.layers) * member.network.head.in_features * (6 + len(member.architecture.layers[0].features))
+        len(member.network.layers) * member.network.head.in_features * (8 + len(member.architecture.layers[0].features))
         for member in members
     )
     bytes_of_value = data.train_NF.element_size()
