@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.report import Verdict
 from mfas_optuna.backbones import build_backbone, to_input
 from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.datasets.shape import shape_of
@@ -136,18 +137,23 @@ def _time_bare(model: nn.Module, taps: list[Tap], inputs: Inputs, batch_size: in
     return time.perf_counter() - started
 
 
-def main() -> None:
+def main() -> list[Verdict]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=BATCH_SIZES)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     print("| backbone | batch | extraction, ms a sample | bare forward, ms | ratio | of the fastest turns | target |")
     print("|---|---:|---:|---:|---:|---:|---:|")
-    for row in measure(batch_sizes=given.batch_sizes, repeats=given.repeats):
+    rows = measure(batch_sizes=given.batch_sizes, repeats=given.repeats)
+    for row in rows:
         print(
             f"| {row.backbone} | {row.batch_size} | {row.extraction_ms:.3f} | {row.bare_ms:.3f} | {row.ratio:.2f} "
             f"| {row.fastest_ratio:.2f} | {TARGET} |"
         )
+    return [
+        Verdict(f"extraction / bare, {row.backbone}, batch {row.batch_size}", row.ratio, TARGET, "at most")
+        for row in rows
+    ]
 
 
 if __name__ == "__main__":

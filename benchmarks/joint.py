@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.report import Verdict
 from mfas_optuna import Architecture, SearchSpace
 from mfas_optuna.features.cache import FeatureLayout
 from mfas_optuna.fusion.joint import JointFusion
@@ -88,10 +89,14 @@ class Row:
     def group_by_floor(self) -> float:
         return self.group / self.floor
 
-    @property
-    def meets_targets(self) -> bool:
-        limit = self.case.floor_target
-        return self.plain_by_group >= self.case.target and (limit is None or self.group_by_floor <= limit)
+    def verdicts(self) -> list[Verdict]:
+        """Return the ratios beside their targets."""
+        case = self.case
+        what = f"step, {case.name}, W {case.width}, depth {case.depth}"
+        found = [Verdict(f"{what}: plain / group", self.plain_by_group, case.target)]
+        if case.floor_target is not None:
+            found.append(Verdict(f"{what}: group / floor", self.group_by_floor, case.floor_target, "at most"))
+        return found
 
 
 def avmnist(channels: int) -> dict[str, list[int]]:
@@ -252,7 +257,7 @@ def _seconds_a_step(step: Step, batch_size: int, n_steps: int) -> float:
     return (time.perf_counter() - started) / n_steps
 
 
-def main() -> None:
+def main() -> list[Verdict]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=15)
     parser.add_argument("--repeats", type=int, default=40)
@@ -264,6 +269,7 @@ def main() -> None:
         end="",
     )
     print(" group/floor | at most |\n|---|" + "---:|" * 12)
+    found: list[Verdict] = []
     for case in CASES:
         if given.only not in case.name:
             continue
@@ -275,6 +281,8 @@ def main() -> None:
             f"{case.target:g} | {row.one_by_group:.2f} | {row.group_by_floor:.2f} | {limit} |",
             flush=True,
         )
+        found += row.verdicts()
+    return found
 
 
 if __name__ == "__main__":
