@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from mfas_optuna.errors import MfasError
 from mfas_optuna.features.cache import FeatureSet
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.memory import free_bytes
+from mfas_optuna.progress import Progress, silent
 from mfas_optuna.registry.blobs import FolderBlobStore, encode_layer
 from mfas_optuna.registry.key import WeightKey
 from mfas_optuna.registry.lineage import LayerRecord, Order, rounds, versions, warm_start
@@ -113,7 +115,14 @@ class _Assignment:
 class TrialRunner:
     """Runs trials of one study on one device; reads the registry anew for each from the trials that are complete."""
 
-    def __init__(self, spec: StudySpec, features: FeatureSet, weights: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        features: FeatureSet,
+        weights: Path,
+        device: torch.device,
+        progress: Progress = silent,
+    ) -> None:
         """Load the features onto the device.
 
         Args:
@@ -121,8 +130,10 @@ class TrialRunner:
             features: Cached features of every split.
             weights: Folder of the weight blobs.
             device: Where trials train.
+            progress: Told of each epoch that a group has gone through.
         """
         self._spec = spec
+        self._progress = progress
         self._space = spec.search_space()
         self._sharing = spec.sharing()
         self._features = features
@@ -309,8 +320,12 @@ class TrialRunner:
         group: Sequence[Member],
         interruptible: Interruptible,
     ) -> list[BriefResult | Exception]:
+        epochs = itertools.count(1)
+        what = "training 1 network" if len(group) == 1 else f"training {len(group)} networks"
+
         @contextlib.contextmanager
         def reporting() -> Iterator[None]:
+            self._progress(what, next(epochs), self._spec.training.epochs)
             with interruptible(False), batch(study, [member.trial for member in members], creates=False):
                 yield
 

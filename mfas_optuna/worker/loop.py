@@ -77,7 +77,11 @@ class Worker:
         self._interrupts = interrupts
         self._identity = database.this_worker()
         self._runner = TrialRunner(
-            request.spec, prepared.features, weights_folder(request.home), choose_device(request.device)
+            request.spec,
+            prepared.features,
+            weights_folder(request.home),
+            choose_device(request.device),
+            listener.progress,
         )
 
     def run(self) -> None:

@@ -411,3 +411,12 @@ def test_an_outcome_keeps_nothing_of_its_training_alive(tmp_path: Path, monkeypa
     assert isinstance(outcome, MemoryError)
     assert outcome.__traceback__ is None
     assert outcome.__context__ is None
+
+
+def test_each_epoch_of_a_group_is_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, fusion={"width": 4, "sharing": "snapshot"})
+    told: list[tuple[str, int, int]] = []
+    bench.runner._progress = lambda what, done, total: told.append((what, done, total))
+    bench.run_group(3)
+    bench.run()
+    assert told == [(what, epoch, 2) for what in ("training 3 networks", "training 1 network") for epoch in (1, 2)]
