@@ -64,7 +64,7 @@ def has_weights(number: int) -> Any:
         pytest.param(n_complete(5), id="some complete"),
         pytest.param(has_weights(6), id="results stored"),
         pytest.param(is_running(8), id="leader of a step"),
-        pytest.param(n_complete(13), id="in the second iteration"),
+        pytest.param(is_running(13), id="in the second iteration"),
     ],
 )
 def test_killed_search_resumes_to_the_same_trials(cli: Cli, uninterrupted: list[dict[str, Any]], has_come: Any) -> None:
