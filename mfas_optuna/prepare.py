@@ -24,7 +24,6 @@ from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.datasets import Dataset, build_dataset, compare_with_paper, load_dataset
 from mfas_optuna.datasets.augmentation import with_views
 from mfas_optuna.errors import BlobError, CacheError, HomeError, StudyMismatchError
-from mfas_optuna.features.batch_size import DEFAULT_BATCH_SIZE
 from mfas_optuna.features.build import Source, build_features
 from mfas_optuna.features.cache import FeatureSet, open_features
 from mfas_optuna.features.rows import ROW_RULE
@@ -34,9 +33,6 @@ from mfas_optuna.spec import BackboneSettings, StudySpec, fingerprint
 from mfas_optuna.training.unimodal import train_unimodal
 
 _log = logging.getLogger(__name__)
-
-EXTRACTION_BATCH = DEFAULT_BATCH_SIZE
-"""What an estimate times extraction with; the extraction itself may find a better one."""
 
 
 @dataclass(frozen=True, slots=True)

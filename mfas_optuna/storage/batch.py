@@ -139,10 +139,7 @@ class BatchStorage(RDBStorage):
             super().set_trial_user_attr(trial_id, key, value)
             return
         trial = batch.writable(trial_id)
-        text = json.dumps(value)
-        put = batch.update if key in trial.user_attrs else batch.insert
-        put(models.TrialUserAttributeModel, trial_id, {"key": key}, {"value_json": text})
-        trial.user_attrs = {**trial.user_attrs, key: json.loads(text)}
+        trial.user_attrs = batch.put_attribute(models.TrialUserAttributeModel, trial_id, trial.user_attrs, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set an attribute of a running trial."""
@@ -151,10 +148,8 @@ class BatchStorage(RDBStorage):
             super().set_trial_system_attr(trial_id, key, value)
             return
         trial = batch.writable(trial_id)
-        text = json.dumps(value)
-        put = batch.update if key in trial.system_attrs else batch.insert
-        put(models.TrialSystemAttributeModel, trial_id, {"key": key}, {"value_json": text})
-        trial.system_attrs = {**trial.system_attrs, key: json.loads(text)}
+        kept = batch.put_attribute(models.TrialSystemAttributeModel, trial_id, trial.system_attrs, key, value)
+        trial.system_attrs = kept
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Set what a running trial reports."""
@@ -269,7 +264,7 @@ class _Batch:
     def __init__(self, storage: BatchStorage, connection: Connection) -> None:
         self._storage = storage
         self._connection = connection
-        self.session = _JoinedSession(self, bind=connection)
+        self.session = _JoinedSession(connection)
         self._trials: dict[int, FrozenTrial] = {}  # As the transaction sees them; replaced, never changed in place.
         self._known_after: dict[int, int] = {}  # For a study: all its trials with ids above this are known.
         self._of_study: dict[int, set[int]] = {}
@@ -402,6 +397,13 @@ class _Batch:
         else:
             self._updates.setdefault(model, {})[place] = ({"trial_id": trial_id, **key}, values)
 
+    def put_attribute(self, model: Any, trial_id: int, there: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+        """Write an attribute beside those that are there, and return all as they would be read."""
+        text = json.dumps(value)
+        put = self.update if key in there else self.insert
+        put(model, trial_id, {"key": key}, {"value_json": text})
+        return {**there, key: json.loads(text)}
+
     def end(self, trial_id: int, state: TrialState, now: datetime) -> None:
         """Write a trial's final state."""
         self._ended.append({"ended_id": trial_id, "state": state, "datetime_complete": _stored_time(now)})
@@ -444,9 +446,8 @@ class _SessionsOfThreads:
 class _JoinedSession(orm.Session):
     """A session whose commits and roll-backs leave the batch's transaction open."""
 
-    def __init__(self, batch: _Batch, bind: Connection) -> None:
+    def __init__(self, bind: Connection) -> None:
         super().__init__(bind=bind, join_transaction_mode="rollback_only")
-        self._owner = batch
 
     def commit(self) -> None:
         """Write, and keep the transaction open."""

@@ -15,10 +15,10 @@ from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.datasets import Dataset, Split
 from mfas_optuna.datasets.shape import shape_of
+from mfas_optuna.features.batch_size import DEFAULT_BATCH_SIZE
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet
 from mfas_optuna.features.extract import extract
 from mfas_optuna.objective import TrialRunner
-from mfas_optuna.prepare import EXTRACTION_BATCH
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.training.unimodal import train_unimodal
@@ -86,7 +86,7 @@ def dry_run(request: SearchRequest) -> Estimate:
         taps = [Tap(name, name) for name in settings.features]
         inputs = small.splits["train"].inputs[modality]
         started = time.perf_counter()
-        _, found = extract(model, taps, inputs, batch_size=EXTRACTION_BATCH, device=device)
+        _, found = extract(model, taps, inputs, batch_size=DEFAULT_BATCH_SIZE, device=device)
         per_sample = (time.perf_counter() - started) / N_TIMED_SAMPLES
         preparation_s["features"] = preparation_s.get("features", 0.0) + per_sample * n_all
         widths[modality] = dict(zip(settings.features, found, strict=True))
