@@ -41,10 +41,11 @@ class TrainedBackbone:
 
     Attributes:
         digest: SHA-256 of its weights in the blob store.
-        validation_score: Accuracy on the validation split, 0 to 1.
-        test_score: Accuracy on the test split, 0 to 1.
+        validation_score: Accuracy on the validation split, 0 to 1, in its task.
+        test_score: Accuracy on the test split, 0 to 1, in its task.
         training_s: Seconds its training took.
         data: Fingerprint of the data that it was trained on.
+        task: What it was trained for; None: the study's own target.
     """
 
     digest: str
@@ -52,6 +53,7 @@ class TrainedBackbone:
     test_score: float
     training_s: float
     data: str
+    task: str | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -146,7 +148,12 @@ class Preparation:
         return self._loaded
 
     def _load_data(self) -> Dataset:
-        places: dict[str, Any] = {"home": self._home, "data_root": self._data_root, "progress": self._progress}
+        places: dict[str, Any] = {
+            "home": self._home,
+            "data_root": self._data_root,
+            "tasks": self._spec.tasks(),
+            "progress": self._progress,
+        }
         try:
             return load_dataset(self._spec.dataset, **places)
         except CacheError as error:
@@ -173,12 +180,15 @@ class Preparation:
         if trained is not None and not (self._force and trained.data != self._data().fingerprint):
             return trained
         dataset = self._data()
-        self._say(f"Backbone: training {settings.kind} on {modality}, {settings.training.epochs} epochs")
+        self._say(
+            f"Backbone: training {settings.kind} on {modality}{_in_task(settings.task)}, "
+            f"{settings.training.epochs} epochs"
+        )
         started = time.perf_counter()
         model = self._build(dataset, modality, settings)
         result = train_unimodal(
             model,
-            dataset,
+            dataset.for_task(settings.task),
             modality,
             settings.training,
             device=self._device,
@@ -192,11 +202,12 @@ class Preparation:
             test_score=result.test_score,
             training_s=round(seconds, 3),
             data=dataset.fingerprint,
+            task=settings.task,
         )
         write_json(index, {"version": 1, **trained.as_record()})
         self._timings[f"backbone {modality}"] = seconds
         self._say(
-            f"Backbone: {modality} alone scores {trained.validation_score:.1%} on validation, "
+            f"Backbone: {modality}{_in_task(settings.task)} alone scores {trained.validation_score:.1%} on validation, "
             f"{trained.test_score:.1%} on test"
         )
         return trained
@@ -220,7 +231,8 @@ class Preparation:
     def _build(self, dataset: Dataset, modality: str, settings: BackboneSettings) -> nn.Module:
         generator = torch.Generator().manual_seed(settings.training.seed)
         in_channels = int(dataset.splits["train"].inputs[modality].shape[1])
-        return build_backbone(settings, in_channels=in_channels, n_classes=dataset.n_classes, generator=generator)
+        n_classes = dataset.for_task(settings.task).n_classes
+        return build_backbone(settings, in_channels=in_channels, n_classes=n_classes, generator=generator)
 
     def _check_recorded(self, backbones: Mapping[str, TrainedBackbone], recorded: Mapping[str, Any] | None) -> None:
         changed = [
@@ -238,6 +250,8 @@ class Preparation:
 
     def _compare_with_paper(self, backbones: Mapping[str, TrainedBackbone]) -> None:
         for modality, trained in backbones.items():
+            if trained.task is not None:  # The paper's networks were trained for the target.
+                continue
             comparison = compare_with_paper(self._spec.dataset, modality, trained.test_score)
             if comparison is not None:
                 self._say(comparison.text if comparison.is_near else f"Warning: {comparison.text}")
@@ -303,6 +317,10 @@ class Preparation:
         model = self._build(dataset, modality, self._spec.backbones[modality])
         model.load_state_dict(decode_layer(self._store.get(trained.digest)))
         return model.to(self._device).eval().requires_grad_(False)
+
+
+def _in_task(task: str | None) -> str:
+    return "" if task is None else f" (task {task})"
 
 
 def weights_folder(home: Path) -> Path:

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mfas_optuna.errors import SpaceError, SpecError, UnknownStudyError
 from mfas_optuna.space import SearchSpace
@@ -56,6 +65,11 @@ class DigitsSettings(_Settings):
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the splits, the speech and the noise."""
 
+    @property
+    def tasks(self) -> dict[str, int]:
+        """Number of classes of every task that there are labels for besides the target."""
+        return {"at_least_five": 2}
+
 
 class AvmnistSettings(_Settings):
     """AV-MNIST, built from raw MNIST, spoken digits (FSDD) and environmental noise (ESC-10)."""
@@ -81,6 +95,11 @@ class AvmnistSettings(_Settings):
     """Signal-to-noise ratio of the spoken digits over the unpadded recording, dB."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the pairing, the offsets and the noise."""
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """Number of classes of every task that there are labels for besides the target."""
+        return {"at_least_five": 2, "noise": 10} if self.source == "raw" else {}
 
     @model_validator(mode="before")
     @classmethod
@@ -124,8 +143,18 @@ class LeNetSettings(_Settings):
     """Output channels of each convolution, first to last."""
     features: list[str] = Field(min_length=1)
     """Names of the submodules whose pooled outputs the search may choose (M or N of the paper is their number)."""
+    task: str | None = None
+    """What it is trained for, one of the data set's tasks; absent: the study's own target."""
     training: UnimodalTraining = UnimodalTraining()
     """How it is trained when no trained one is stored."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_task(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So a study without tasks keeps the fingerprint, and the trained backbones, that it had before there were any.
+        values: dict[str, Any] = handler(self)
+        if self.task is None:
+            values.pop("task", None)
+        return values
 
 
 BackboneSettings = LeNetSettings
@@ -257,6 +286,31 @@ class StudySpec(_Settings):
         except SpaceError as error:
             raise ValueError(str(error)) from error
         return self
+
+    @model_validator(mode="after")
+    def _tasks_exist(self) -> StudySpec:
+        known = self.dataset.tasks
+        expected = (
+            f"expected {' or '.join(repr(task) for task in known)}, or no such key for the study's own target"
+            if known
+            else "expected no such key, since these data have labels for the study's own target alone"
+        )
+        wrong = [
+            InitErrorDetails(
+                type=PydanticCustomError("unknown_task", "{expected}", {"expected": expected}),
+                loc=("backbones", modality, "task"),
+                input=backbone.task,
+            )
+            for modality, backbone in self.backbones.items()
+            if backbone.task is not None and backbone.task not in known
+        ]
+        if wrong:
+            raise ValidationError.from_exception_data("StudySpec", wrong)
+        return self
+
+    def tasks(self) -> tuple[str, ...]:
+        """Return the tasks besides the target that backbones are trained for."""
+        return tuple(sorted({backbone.task for backbone in self.backbones.values() if backbone.task is not None}))
 
     def search_space(self) -> SearchSpace:
         """Return the search space over the features that the backbones list."""

@@ -70,6 +70,11 @@ def in_words(network: RankedNetwork) -> list[str]:
     return lines
 
 
+def _alone(modality: str, task: str | None) -> str:
+    """Return what a backbone's score is of; in another task than the study's it does not compare with networks'."""
+    return f"{modality} alone" if task is None else f"{modality} alone, on another task ({task})"
+
+
 def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bool) -> None:
     """Print what a search came to."""
     if as_json:
@@ -91,7 +96,8 @@ def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bo
     for line in in_words(best):
         console.print(Text(f"  {line}"))
     for modality, record in outcome.backbones.items():
-        console.print(Text(f"{modality} alone: {record['validation_score']:.4f} on validation"))
+        alone = _alone(modality, record.get("task"))
+        console.print(Text(f"{alone}: {record['validation_score']:.4f} on validation"))
     stages = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in outcome.timings_s.items())
     console.print(Text(f"Study {request.study_name}: {outcome.n_finished} trials. Time: {stages}."), style="dim")
 
@@ -131,10 +137,9 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
         Text(f"Study {status.study_name}: {state}, {done} of {max(done, status.n_planned)} trials", style="bold")
     )
     for modality, record in status.backbones.items():
+        alone = _alone(modality, record.get("task"))
         console.print(
-            Text(
-                f"{modality} alone: {record['validation_score']:.4f} on validation, {record['test_score']:.4f} on test"
-            )
+            Text(f"{alone}: {record['validation_score']:.4f} on validation, {record['test_score']:.4f} on test")
         )
     counts = ", ".join(f"{count} {name}" for name, count in status.n_by_state.items())
     console.print(Text(f"Trials: {counts or 'none yet'}"))
@@ -167,9 +172,8 @@ def print_prepared(spec: StudySpec, prepared: Prepared) -> None:
     console = _console()
     console.print(Text(prepared.card))
     for modality, trained in prepared.backbones.items():
-        console.print(
-            Text(f"{modality}: {trained.validation_score:.2%} on validation, {trained.test_score:.2%} on test")
-        )
+        alone = _alone(modality, trained.task)
+        console.print(Text(f"{alone}: {trained.validation_score:.2%} on validation, {trained.test_score:.2%} on test"))
     console.print(Text(f"Features: {prepared.features.folder}"))
 
 

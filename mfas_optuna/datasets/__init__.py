@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from mfas_optuna.datasets import avmnist, digits, npy_layout, store
@@ -16,7 +17,12 @@ __all__ = ["Comparison", "Dataset", "Split", "build_dataset", "check", "compare_
 
 
 def load_dataset(
-    settings: DatasetSettings, *, home: Path, data_root: Path | None, progress: Progress = silent
+    settings: DatasetSettings,
+    *,
+    home: Path,
+    data_root: Path | None,
+    tasks: Collection[str] = (),
+    progress: Progress = silent,
 ) -> Dataset:
     """Return the data of a study, built first when they are not in the home folder yet.
 
@@ -24,6 +30,7 @@ def load_dataset(
         settings: Which data, and how they are made.
         home: Folder of everything that the program keeps (`MFAS_HOME`).
         data_root: Folder of raw files; only needed to build data sets that are made from such.
+        tasks: Tasks that labels are needed for besides the target's.
         progress: Told how far the building is.
 
     Raises:
@@ -32,7 +39,7 @@ def load_dataset(
         DataNotFoundError: Raw files that have to be built from are missing.
         HomeError: The home folder cannot be written.
     """
-    folder = build_dataset(settings, home=home, data_root=data_root, progress=progress)
+    folder = build_dataset(settings, home=home, data_root=data_root, tasks=tasks, progress=progress)
     return store.read(folder, settings.name, settings.model_dump(mode="json"))
 
 
@@ -41,6 +48,7 @@ def build_dataset(
     *,
     home: Path,
     data_root: Path | None,
+    tasks: Collection[str] = (),
     progress: Progress = silent,
     force: bool = False,
 ) -> Path:
@@ -50,6 +58,7 @@ def build_dataset(
         settings: Which data, and how they are made.
         home: Folder of everything that the program keeps (`MFAS_HOME`).
         data_root: Folder of raw files.
+        tasks: Tasks that labels are needed for besides the target's; data that were built without are built again.
         progress: Told how far the building is.
         force: Build again although there is something, damaged or not.
 
@@ -65,7 +74,8 @@ def build_dataset(
         manifest = store.read_manifest(final, settings.name, values)
         if isinstance(settings, AvmnistSettings) and settings.source == "npy" and data_root is not None:
             _check_source(final, manifest["source"], npy_layout.identity(data_root))
-        return final
+        if set(tasks) <= set(manifest["tasks"]):
+            return final
 
     temporary = store.temporary_folder(final)
     try:

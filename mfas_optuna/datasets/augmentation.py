@@ -87,5 +87,5 @@ def with_views(dataset: Dataset, n_views: int, most: int, seed: int) -> Dataset:
             )
             for number, (modality, array) in enumerate(train.inputs.items())
         }
-        splits[view_name(view)] = Split(inputs, train.labels)  # type: ignore[arg-type]  # is sliced, no more
+        splits[view_name(view)] = Split(inputs, train.labels, train.tasks)  # type: ignore[arg-type]  # is sliced, no more
     return replace(dataset, splits=splits)

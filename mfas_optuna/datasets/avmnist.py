@@ -54,6 +54,8 @@ audio: Free Spoken Digit Dataset ({n_speech} recordings, 6 speakers) at {snr:g} 
   real clips). It stands in for TIDIGITS of the paper. Log-power spectrograms, 0 to 4 kHz, 80 dB, uint8 [1, 112, 112].
 splits: recordings, not pairs, are split; speakers are in all splits. MNIST's own test images are the test split.
 pairs: {pairs} for train, validation and test.
+tasks besides the digit: at_least_five (the digit is 5 or more), noise (the class of the noise, of
+  {noises}).
 """
 
 
@@ -67,7 +69,7 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
     root = _check_files(data_root)
     images, image_labels = _read_mnist(root)
     speech = _read_speech(root, progress)
-    noise = _read_noise(root, progress)
+    noise, noises = _read_noise(root, progress)
 
     n_validation_images = max(1, len(images["train"]) // 12)  # 5,000 of MNIST's 60,000.
     pools = {
@@ -90,6 +92,8 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
         chosen = _draw_images(pools[split], size, rng)
         labels = image_labels[source][chosen]
         store.create_array(store.labels_file(folder, split), (size,), np.int64)[:] = labels
+        store.create_array(store.labels_file(folder, split, "at_least_five"), (size,), np.int64)[:] = labels >= 5
+        noise_labels = store.create_array(store.labels_file(folder, split, "noise"), (size,), np.int64)
         image = store.create_array(store.array_file(folder, split, "image"), (size, 1, 28, 28), np.uint8)
         audio = store.create_array(store.array_file(folder, split, "audio"), (size, 1, 112, 112), np.uint8)
         for start in range(0, size, _ROWS_AT_ONCE):
@@ -97,14 +101,14 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
             progress("avmnist pairs", done + start, total)
             grey = (degrade(images[source][chosen[rows]]) + _IMAGE_OFFSET) / _IMAGE_RANGE
             image[rows, 0] = spectrogram.to_bytes(np.clip(grey, 0, 1)).reshape(-1, 28, 28)
-            sound = np.stack(
-                [_noisy(digit, speech[split], noise[split], settings.snr_db, rng) for digit in labels[rows]]
-            )
+            drawn = [_noisy(digit, speech[split], noise[split], settings.snr_db, rng) for digit in labels[rows]]
+            noise_labels[rows] = [label for _, label in drawn]
+            sound = np.stack([sound for sound, _ in drawn])
             power = spectrogram.power_spectrogram(sound, window=_WINDOW, hop=_HOP)
             audio[rows, 0] = spectrogram.to_bytes(spectrogram.to_unit_decibels(power, range_db=_RANGE_DB))
         done += size
-        image.flush()
-        audio.flush()
+        for array in (image, audio, noise_labels):
+            array.flush()
     progress("avmnist pairs", total, total)
     if settings.degradation == "leading":
         how, kept = f"{len(degrade.components)} leading", degrade.variance_kept
@@ -117,10 +121,11 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
         offset=_IMAGE_OFFSET,
         n_speech=f"{sum(len(clips) for of_split in speech.values() for clips in of_split.values()):,}",
         n_noise=sum(len(clips) for clips in noise.values()),
+        noises=", ".join(noises),
         snr=settings.snr_db,
         pairs=", ".join(f"{size:,}" for size in sizes.values()),
     )
-    return store.Contents(card, _N_CLASSES, MODALITIES, {})
+    return store.Contents(card, _N_CLASSES, MODALITIES, {}, {"at_least_five": 2, "noise": len(noises)})
 
 
 # Files.
@@ -187,6 +192,7 @@ def read_idx(file: Path) -> npt.NDArray[np.uint8]:
 
 
 _Clips = list[npt.NDArray[np.float32]]
+_LabelledClips = list[tuple[npt.NDArray[np.float32], int]]
 
 
 def _read_speech(root: Path, progress: Progress) -> dict[str, dict[int, _Clips]]:
@@ -209,16 +215,24 @@ def _read_speech(root: Path, progress: Progress) -> dict[str, dict[int, _Clips]]
     return speech
 
 
-def _read_noise(root: Path, progress: Progress) -> dict[str, _Clips]:
-    """Return the ESC-10 clips of each split."""
-    noise: dict[str, _Clips] = {split: [] for split in SPLIT_NAMES}
+def _read_noise(root: Path, progress: Progress) -> tuple[dict[str, _LabelledClips], list[str]]:
+    """Return the ESC-10 clips of each split, each with its class, and the names of the classes.
+
+    The classes are ESC-50's `target`s that occur, counted from 0 in ascending order.
+    """
+    noise: dict[str, _LabelledClips] = {split: [] for split in SPLIT_NAMES}
     table = root / "esc50" / "meta" / "esc50.csv"
     try:
         with table.open(newline="", encoding="utf-8") as stream:
             rows = [row for row in csv.DictReader(stream) if row["esc10"] == "True"]
         folds = [int(row["fold"]) for row in rows]
+        targets = [int(row["target"]) for row in rows]
+        names = {target: row["category"] for target, row in zip(targets, rows, strict=True)}
     except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{table}: expected ESC-50's table with filename, fold and esc10 ({error!r}).") from error
+        raise DataError(
+            f"{table}: expected ESC-50's table with filename, fold, target, category and esc10 ({error!r})."
+        ) from error
+    classes = sorted(names)
     files = [root / "esc50" / "audio" / row["filename"] for row in rows]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -226,19 +240,19 @@ def _read_noise(root: Path, progress: Progress) -> dict[str, _Clips]:
             f"{root / 'esc50' / 'audio'}: {len(missing)} of the {len(files)} ESC-10 clips that {table.name} names are "
             f"missing: {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}. Get ESC-50 again."
         )
-    for position, (file, fold) in enumerate(zip(files, folds, strict=True)):
+    for position, (file, fold, target) in enumerate(zip(files, folds, targets, strict=True)):
         split = "train" if fold <= 3 else "validation" if fold == 4 else "test"
         clip = read_wav(file)
         if len(clip) < N_SAMPLES:
             raise DataError(f"{file}: expected at least {N_SAMPLES / SAMPLE_RATE:.2f} s, found {len(clip)} samples.")
         if float(np.square(clip).mean()) > 0:
-            noise[split].append(clip)
+            noise[split].append((clip, classes.index(target)))
         if position % 50 == 0:
             progress("reading noise", position, len(rows))
     for split, clips in noise.items():
         if not clips:
             raise DataError(f"{table}: no clip with sound for the {split} split (folds 1-3, 4 and 5).")
-    return noise
+    return noise, [names[target] for target in classes]
 
 
 def read_wav(file: Path) -> npt.NDArray[np.float32]:
@@ -281,12 +295,12 @@ def _draw_images(pool: npt.NDArray[np.int64], size: int, rng: np.random.Generato
 
 
 def _noisy(
-    digit: int, speech: dict[int, _Clips], noise: _Clips, snr_db: float, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Return one recording of the digit at a random offset, in a random crop of noise."""
+    digit: int, speech: dict[int, _Clips], noise: _LabelledClips, snr_db: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], int]:
+    """Return one recording of the digit at a random offset, in a random crop of noise, and the class of the noise."""
     spoken = speech[int(digit)][rng.integers(len(speech[int(digit)]))]
     offset = int(rng.integers(N_SAMPLES - len(spoken) + 1))
-    clip = noise[rng.integers(len(noise))]
+    clip, label = noise[rng.integers(len(noise))]
     floor = _MIN_NOISE_POWER * float(np.square(clip).mean())
     for _ in range(_MAX_REDRAWS):
         start = int(rng.integers(len(clip) - N_SAMPLES + 1))
@@ -302,4 +316,4 @@ def _noisy(
     wanted = float(np.square(spoken).mean()) * 10 ** (-snr_db / 10)
     sound = crop * np.float32((wanted / power) ** 0.5)
     sound[offset : offset + len(spoken)] += spoken
-    return np.asarray(sound, dtype=np.float32)
+    return np.asarray(sound, dtype=np.float32), label

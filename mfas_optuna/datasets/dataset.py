@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,12 @@ class Split:
         inputs: For each modality an array [n, C, ...]: uint8, where a value v means v / 255, or float32. May be
             memory-mapped and read-only.
         labels: int64 [n], the class of each pair.
+        tasks: int64 [n] for each task besides the target, the class of each pair in it.
     """
 
     inputs: Mapping[str, npt.NDArray[np.generic]]
     labels: npt.NDArray[np.int64]
+    tasks: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,7 +44,8 @@ class Dataset:
         card: Plain text that says what the data are and where they come from.
         n_classes: Labels are 0 to `n_classes` - 1.
         splits: "train", "validation" and "test".
-        fingerprint: SHA-256 of the content, hex.
+        fingerprint: SHA-256 of inputs and labels, hex.
+        tasks: Number of classes of each task besides the target.
     """
 
     name: str
@@ -50,11 +53,26 @@ class Dataset:
     n_classes: int
     splits: Mapping[str, Split]
     fingerprint: str
+    tasks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities, in order."""
         return tuple(self.splits["train"].inputs)
+
+    def for_task(self, task: str | None) -> Dataset:
+        """Return the same pairs with the labels and classes of a task; None is the target.
+
+        Raises:
+            DataError: There are no labels for it.
+        """
+        if task is None:
+            return self
+        if task not in self.tasks:
+            there = ", ".join(self.tasks) or "none"
+            raise DataError(f"{self.name}: no labels for the task {task!r}. Tasks that have some: {there}.")
+        splits = {name: replace(split, labels=split.tasks[task]) for name, split in self.splits.items()}
+        return replace(self, n_classes=self.tasks[task], splits=splits)
 
 
 def check(dataset: Dataset) -> None:
@@ -74,7 +92,11 @@ def _problems(dataset: Dataset) -> Iterator[str]:
             yield f"{name}: the split is missing."
     expected: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
     for name, split in dataset.splits.items():
-        yield from _label_problems(name, split, dataset.n_classes)
+        yield from _label_problems(name, split.labels, dataset.n_classes)
+        for task, n_classes in dataset.tasks.items():
+            if len(split.tasks[task]) != len(split):
+                yield f"{name}, {task}: {len(split.tasks[task])} labels for {len(split)} pairs. Each pair needs one."
+            yield from _label_problems(f"{name}, {task}", split.tasks[task], n_classes)
         if not split.inputs:
             yield f"{name}: no modality."
         for modality, array in split.inputs.items():
@@ -92,8 +114,7 @@ def _problems(dataset: Dataset) -> Iterator[str]:
             yield f"{name}, {modality}: the modality is missing from this split."
 
 
-def _label_problems(name: str, split: Split, n_classes: int) -> Iterator[str]:
-    labels = split.labels
+def _label_problems(name: str, labels: npt.NDArray[np.int64], n_classes: int) -> Iterator[str]:
     if len(labels) == 0:
         yield f"{name}: the split is empty."
         return

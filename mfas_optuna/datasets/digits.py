@@ -34,6 +34,7 @@ audio: spoken digits synthesised by this program (moving formants, varied pitch,
   [1, {bands}, {frames}].
 pairs: {pairs} for train, validation and test. Both modalities are imperfect on purpose, so that fusion pays. It is a
   demonstration: its scores say nothing about speech or handwriting recognition.
+tasks besides the digit: at_least_five (the digit is 5 or more).
 """
 
 
@@ -52,6 +53,7 @@ def write(settings: DigitsSettings, folder: Path, progress: Progress) -> store.C
         chosen = rng.choice(pool, size)
         labels = image_labels[chosen]
         store.create_array(store.labels_file(folder, split), (size,), np.int64)[:] = labels
+        store.create_array(store.labels_file(folder, split, "at_least_five"), (size,), np.int64)[:] = labels >= 5
         image = store.create_array(store.array_file(folder, split, "image"), (size, 1, 8, 8), np.float32)
         image[:] = degrade(images[chosen]).reshape(size, 1, 8, 8)
         audio = store.create_array(store.array_file(folder, split, "audio"), (size, 1, _BANDS, _FRAMES), np.uint8)
@@ -72,7 +74,7 @@ def write(settings: DigitsSettings, folder: Path, progress: Progress) -> store.C
         frames=_FRAMES,
         pairs=", ".join(str(size) for size in sizes),
     )
-    return store.Contents(card, _N_CLASSES, MODALITIES, {})
+    return store.Contents(card, _N_CLASSES, MODALITIES, {}, settings.tasks)
 
 
 def _handwritten() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

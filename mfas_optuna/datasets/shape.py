@@ -14,11 +14,13 @@ class DatasetShape:
     Attributes:
         inputs: Shape of one sample of each modality, without the batch.
         n_classes: Number of classes.
+        tasks: Number of classes of each task besides the target.
         n_samples: Number of pairs of each split.
     """
 
     inputs: dict[str, tuple[int, ...]]
     n_classes: int
+    tasks: dict[str, int]
     n_samples: dict[str, int]
 
 
@@ -30,5 +32,6 @@ def shape_of(settings: DatasetSettings) -> DatasetShape:
         if is_small
         else {"audio": (1, 112, 112), "image": (1, 28, 28)},
         n_classes=10,
+        tasks=settings.tasks,
         n_samples={"train": settings.n_train, "validation": settings.n_validation, "test": settings.n_test},
     )

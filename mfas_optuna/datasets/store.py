@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,14 @@ class Contents:
         n_classes: Number of classes.
         modalities: Names, in order.
         source: Facts that tell one set of source files from another; {} when the settings say it all.
+        tasks: Number of classes of each task besides the target.
     """
 
     card: str
     n_classes: int
     modalities: tuple[str, ...]
     source: Mapping[str, Any]
+    tasks: Mapping[str, int] = field(default_factory=dict)
 
 
 def array_file(folder: Path, split: str, what: str) -> Path:
@@ -55,9 +57,13 @@ def array_file(folder: Path, split: str, what: str) -> Path:
     return folder / f"{split}.{what}.npy"
 
 
-def labels_file(folder: Path, split: str) -> Path:
-    """Return the file of a split's labels."""
-    return array_file(folder, split, _LABELS)
+def labels_file(folder: Path, split: str, task: str | None = None) -> Path:
+    """Return the file of a split's labels for a task; None is the target."""
+    return array_file(folder, split, _LABELS if task is None else _task_labels(task))
+
+
+def _task_labels(task: str) -> str:
+    return f"{_LABELS}-{task}"
 
 
 def create_array(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.memmap[Any, np.dtype[Any]]:
@@ -95,7 +101,7 @@ def write_manifest(folder: Path, name: str, settings: Mapping[str, Any], content
     """Take the digest of every array in the folder and describe them all; everything is on disk afterwards."""
     arrays = {}
     for split in SPLIT_NAMES:
-        for what in (_LABELS, *contents.modalities):
+        for what in (_LABELS, *contents.modalities, *map(_task_labels, contents.tasks)):
             file = array_file(folder, split, what)
             _fsync(file)
             arrays[file.name] = {"sha256": file_digest(file), "bytes": file.stat().st_size}
@@ -105,6 +111,7 @@ def write_manifest(folder: Path, name: str, settings: Mapping[str, Any], content
         "settings": dict(settings),
         "n_classes": contents.n_classes,
         "modalities": list(contents.modalities),
+        "tasks": dict(contents.tasks),
         "source": dict(contents.source),
         "arrays": arrays,
         "card": contents.card,
@@ -139,7 +146,7 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 def read_manifest(folder: Path, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a folder's manifest.
+    """Read a folder's manifest; data that were built before there were tasks have none.
 
     Raises:
         CacheError: It is missing, not readable, of another version or of other settings.
@@ -155,7 +162,7 @@ def read_manifest(folder: Path, name: str, settings: Mapping[str, Any]) -> dict[
         raise _damaged(file, name, f"of format version {version!r}, expected {VERSION}")
     if stored != dict(settings) or not complete:
         raise _damaged(file, name, "not the manifest of these settings")
-    return dict(manifest)
+    return {"tasks": {}, **manifest}
 
 
 def read(folder: Path, name: str, settings: Mapping[str, Any]) -> Dataset:
@@ -166,16 +173,18 @@ def read(folder: Path, name: str, settings: Mapping[str, Any]) -> Dataset:
     """
     manifest = read_manifest(folder, name, settings)
     arrays = manifest["arrays"]
-    splits = {}
+    splits, digests = {}, {}
     for split in SPLIT_NAMES:
-        loaded = {
-            what: _read_array(array_file(folder, split, what), name, arrays)
-            for what in (_LABELS, *manifest["modalities"])
+        files = {what: array_file(folder, split, what) for what in (_LABELS, *manifest["modalities"])}
+        loaded = {what: _read_array(file, name, arrays) for what, file in files.items()}
+        labels = np.array(loaded.pop(_LABELS), dtype=np.int64)
+        tasks = {
+            task: np.array(_read_array(labels_file(folder, split, task), name, arrays), dtype=np.int64)
+            for task in manifest["tasks"]
         }
-        labels = loaded.pop(_LABELS)
-        splits[split] = Split(loaded, np.array(labels, dtype=np.int64))
-    digests = {file: entry["sha256"] for file, entry in arrays.items()}
-    return Dataset(name, manifest["card"], manifest["n_classes"], splits, fingerprint(digests))
+        splits[split] = Split(loaded, labels, tasks)
+        digests.update({file.name: arrays[file.name]["sha256"] for file in files.values()})
+    return Dataset(name, manifest["card"], manifest["n_classes"], splits, fingerprint(digests), manifest["tasks"])
 
 
 def file_digest(file: Path) -> str:

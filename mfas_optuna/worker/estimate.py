@@ -14,7 +14,7 @@ import torch
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.datasets import Dataset, Split
-from mfas_optuna.datasets.shape import shape_of
+from mfas_optuna.datasets.shape import DatasetShape, shape_of
 from mfas_optuna.features.batch_size import DEFAULT_BATCH_SIZE
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet
 from mfas_optuna.features.extract import extract
@@ -72,15 +72,16 @@ def dry_run(request: SearchRequest) -> Estimate:
     n_views = 1 if spec.augmentation is None else spec.augmentation.views
     n_samples = {**shape.n_samples, "train": n_views * shape.n_samples["train"]}
     n_data, n_all = sum(shape.n_samples.values()), sum(n_samples.values())
-    small = _random_dataset(shape.inputs, shape.n_classes, N_TIMED_SAMPLES, rng)
+    small = _random_dataset(shape, N_TIMED_SAMPLES, rng)
     for modality, settings in spec.backbones.items():
         generator = torch.Generator().manual_seed(settings.training.seed)
+        labelled = small.for_task(settings.task)
         model = build_backbone(
-            settings, in_channels=shape.inputs[modality][0], n_classes=shape.n_classes, generator=generator
+            settings, in_channels=shape.inputs[modality][0], n_classes=labelled.n_classes, generator=generator
         )
         once = settings.training.model_copy(update={"epochs": 1})
         started = time.perf_counter()
-        train_unimodal(model, small, modality, once, device=device)
+        train_unimodal(model, labelled, modality, once, device=device)
         per_sample = (time.perf_counter() - started) / N_TIMED_SAMPLES
         preparation_s[f"backbone {modality}"] = per_sample * settings.training.epochs * shape.n_samples["train"]
         taps = [Tap(name, name) for name in settings.features]
@@ -111,15 +112,16 @@ def dry_run(request: SearchRequest) -> Estimate:
     )
 
 
-def _random_dataset(
-    inputs: dict[str, tuple[int, ...]], n_classes: int, n_samples: int, rng: np.random.Generator
-) -> Dataset:
-    split = Split(
-        inputs={name: rng.integers(0, 256, (n_samples, *size), dtype=np.uint8) for name, size in inputs.items()},
-        labels=rng.integers(0, n_classes, n_samples),
-    )
-    few = Split({name: array[:2] for name, array in split.inputs.items()}, split.labels[:2])
-    return Dataset("random", "", n_classes, {"train": split, "validation": few, "test": few}, "")
+def _random_dataset(shape: DatasetShape, n_samples: int, rng: np.random.Generator) -> Dataset:
+    def split(n: int) -> Split:
+        return Split(
+            inputs={name: rng.integers(0, 256, (n, *size), dtype=np.uint8) for name, size in shape.inputs.items()},
+            labels=rng.integers(0, shape.n_classes, n),
+            tasks={task: rng.integers(0, n_classes, n) for task, n_classes in shape.tasks.items()},
+        )
+
+    splits = {"train": split(n_samples), "validation": split(2), "test": split(2)}
+    return Dataset("random", "", shape.n_classes, splits, "", shape.tasks)
 
 
 def _random_features(

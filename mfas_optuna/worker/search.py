@@ -51,6 +51,7 @@ def build_data(request: SearchRequest, listener: Listener, *, force: bool = Fals
                 request.spec.dataset,
                 home=request.home,
                 data_root=request.data_root,
+                tasks=request.spec.tasks(),
                 progress=listener.progress,
                 force=force,
             )

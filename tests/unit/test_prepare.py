@@ -83,6 +83,50 @@ def test_other_training_makes_other_backbones(home: Path) -> None:
     assert digests(make(home, backbones=backbones).run()) != digests(make(home).run())
 
 
+def with_task(task: str = "at_least_five") -> dict[str, Any]:
+    return {**VALUES["backbones"], "image": {**VALUES["backbones"]["image"], "task": task}}
+
+
+def test_a_backbone_of_another_task_is_another(home: Path) -> None:
+    plain = make(home).run()
+    said: list[str] = []
+    preparation = make(home, said, backbones=with_task())
+    prepared = preparation.run()
+    assert prepared.backbones["audio"] == plain.backbones["audio"]
+    assert prepared.backbones["image"].digest != plain.backbones["image"].digest
+    assert prepared.fingerprint != plain.fingerprint
+    assert (plain.backbones["image"].task, prepared.backbones["image"].task) == (None, "at_least_five")
+    assert any("image (task at_least_five) alone scores" in text for text in said)
+    model = preparation._restore(preparation._data(), "image", prepared.backbones["image"])
+    split = preparation._data().splits["validation"]
+    guesses = model(torch.tensor(split.inputs["image"])).argmax(dim=1).numpy()
+    assert prepared.backbones["image"].validation_score == pytest.approx((guesses == (split.labels >= 5)).mean())
+    # The search itself is for the target, on the same taps.
+    assert prepared.features.n_classes == 10
+    assert prepared.features.layout == plain.features.layout
+    assert (prepared.features.labels("validation") == split.labels).all()
+    said.clear()
+    assert make(home, said, backbones=with_task()).run().backbones == prepared.backbones
+    assert said == []
+
+
+def test_backbones_recorded_before_there_were_tasks_are_of_the_target(home: Path) -> None:
+    index = next((home / "backbones").glob("digits-image-*.json"))
+    record = json.loads(index.read_text(encoding="utf-8"))
+    del record["task"]
+    write_json(index, record)
+    said: list[str] = []
+    assert make(home, said).run().backbones["image"].task is None
+    assert said == []
+
+
+def test_scores_of_another_task_are_not_compared_with_the_papers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr("mfas_optuna.prepare.compare_with_paper", lambda _, modality, __: compared.append(modality))
+    make(home, backbones=with_task()).run()
+    assert compared == ["audio"]
+
+
 def test_backbones_other_than_the_recorded_are_refused(home: Path) -> None:
     recorded = {modality: {"digest": "f" * 64} for modality in ("audio", "image")}
     with pytest.raises(StudyMismatchError, match="backbone audio: was ffffffffffff, is now") as raised:

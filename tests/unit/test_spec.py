@@ -24,7 +24,7 @@ def load(name: str = "digits") -> StudySpec:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path: Path) -> None:
     spec = load_spec(path)
-    assert spec.dataset.name == path.stem
+    assert spec.dataset.name == path.stem.split("-")[0]
     assert spec.search.mode == "calibrated"
 
 
@@ -37,6 +37,43 @@ def test_avmnist_has_the_papers_values() -> None:
     assert spec.n_trials_planned() == 30 + 3 * 45
     assert spec.with_search(mode="paper").n_trials_planned() == 3 * (30 + 45)
     assert spec.with_search(n_trials=7).n_trials_planned() == 7
+
+
+def test_the_transfer_study_differs_in_its_tasks_alone() -> None:
+    transfer, plain = load("avmnist-transfer"), load("avmnist")
+    assert list(differences(plain.scientific(), transfer.scientific())) == [
+        'backbones.audio.task: was absent, is now "noise"',
+        'backbones.image.task: was absent, is now "at_least_five"',
+    ]
+    assert transfer.tasks() == ("at_least_five", "noise")
+    assert plain.tasks() == ()
+    assert transfer.fingerprint() != plain.fingerprint()
+
+
+def test_without_a_task_the_fingerprint_is_that_of_before_there_were_tasks() -> None:
+    """Else studies that were begun could not go on."""
+    assert load("digits").fingerprint() == "f2b524f2e74d21e1436612d663cc89467f84caa3d40a007fda8e269f76c4ff57"
+    assert load("avmnist").fingerprint() == "3ee34b3830d05ea969f272762aacaa1035e747bbf5a41769be8231a814d3b05a"
+
+
+def test_tasks_survive_the_options_of_the_command_line() -> None:
+    assert load("avmnist-transfer").with_search(seed=1).tasks() == ("at_least_five", "noise")
+
+
+def test_tasks_that_the_data_lack_are_all_named() -> None:
+    tree = load().model_dump(mode="python")
+    tree["backbones"]["audio"]["task"], tree["backbones"]["image"]["task"] = "noise", "digit"
+    with pytest.raises(SpecError) as raised:
+        settings._validate(tree, "x.toml")
+    assert list(raised.value.problems) == [
+        f"x.toml: backbones.{modality}.task: expected 'at_least_five', or no such key for the study's own target, "
+        f"found {task!r}."
+        for modality, task in (("audio", "noise"), ("image", "digit"))
+    ]
+    tree = load("avmnist-transfer").model_dump(mode="python")
+    tree["dataset"]["source"] = "npy"
+    with pytest.raises(SpecError, match=r"backbones\.audio\.task: expected no such key, .* alone, found 'noise'"):
+        settings._validate(tree, "x.toml")
 
 
 def test_weights_are_shared_as_suits_the_mode_or_as_the_study_says() -> None:

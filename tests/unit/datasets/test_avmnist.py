@@ -100,6 +100,42 @@ def test_the_spoken_digit_is_the_written_one(raw: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(peaks_hz, 300 + 300 * split.labels, atol=60)
 
 
+def test_at_least_five_is_of_the_digit(raw: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(SETTINGS, home=tmp_path, data_root=raw)
+    assert set(dataset.tasks) == set(SETTINGS.tasks)
+    for split in dataset.splits.values():
+        assert [int(label in (5, 6, 7, 8, 9)) for label in split.labels] == split.tasks["at_least_five"].tolist()
+
+
+def test_the_label_of_the_noise_is_its_class(own_raw: Path, tmp_path: Path) -> None:
+    """Noise far over the speech, a tone of its own for each class: the loudest frequency tells the label."""
+    rows = []
+    for fold in range(1, 6):
+        for target, category in ((40, "helicopter"), (1, "rooster"), (10, "rain")):
+            name = f"{fold}-2-A-{target}.wav"
+            tone = 0.5 * np.sin(2 * np.pi * (500 + 50 * target) * np.arange(40000) / 8000)
+            soundfile.write(own_raw / "esc50" / "audio" / name, tone, 8000, subtype="PCM_16")
+            rows.append([name, fold, target, category, "True", 2, "A"])
+    with (own_raw / "esc50" / "meta" / "esc50.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["filename", "fold", "target", "category", "esc10", "src_file", "take"], *rows])
+    loud = SETTINGS.model_copy(update={"snr_db": -60.0})
+    dataset = load_dataset(loud, home=tmp_path, data_root=own_raw)
+    assert dataset.tasks["noise"] == 3
+    assert "rooster, rain, helicopter" in dataset.card
+    for split in dataset.splits.values():
+        noise = split.tasks["noise"]
+        assert set(noise.tolist()) == {0, 1, 2}
+        peaks_hz = split.inputs["audio"][:, 0].astype(float).mean(axis=2).argmax(axis=1) * 8000 / 222
+        np.testing.assert_allclose(peaks_hz, 500 + 50 * np.array([1, 10, 40])[noise], atol=60)
+
+
+def test_a_table_without_classes_is_named(own_raw: Path, tmp_path: Path) -> None:
+    table = own_raw / "esc50" / "meta" / "esc50.csv"
+    table.write_text(table.read_text().replace("target", "goal"))
+    with pytest.raises(DataError, match=r"esc50.csv: expected ESC-50's table with filename, fold, target"):
+        load_dataset(SETTINGS, home=tmp_path, data_root=own_raw)
+
+
 def test_recordings_and_clips_are_split(raw: Path) -> None:
     speech = avmnist._read_speech(raw, lambda *_: None)
     assert {split: {len(clips) for clips in by_digit.values()} for split, by_digit in speech.items()} == {
@@ -108,9 +144,10 @@ def test_recordings_and_clips_are_split(raw: Path) -> None:
         "test": {2},
     }
     assert max(len(clip) for by_digit in speech.values() for clips in by_digit.values() for clip in clips) == 7326
-    noise = avmnist._read_noise(raw, lambda *_: None)
+    noise, names = avmnist._read_noise(raw, lambda *_: None)
+    assert names == ["dog"]
     assert {split: len(clips) for split, clips in noise.items()} == {"train": 6, "validation": 2, "test": 2}
-    assert {len(clip) for clips in noise.values() for clip in clips} == {40000}
+    assert {(len(clip), label) for clips in noise.values() for clip, label in clips} == {(40000, 0)}
 
 
 def test_images_of_the_splits_are_disjoint(raw: Path, tmp_path: Path) -> None:
@@ -124,10 +161,10 @@ def test_images_of_the_splits_are_disjoint(raw: Path, tmp_path: Path) -> None:
 
 
 def test_signal_to_noise_ratio_and_near_silent_crops(raw: Path) -> None:
-    noise = avmnist._read_noise(raw, lambda *_: None)["train"]
+    noise = avmnist._read_noise(raw, lambda *_: None)[0]["train"]
     silent = {digit: [np.full(3000, 1e-4, np.float32)] for digit in range(10)}
     for seed in range(30):
-        sound = avmnist._noisy(3, silent, noise, -13.0, np.random.default_rng(seed))
+        sound, _ = avmnist._noisy(3, silent, noise, -13.0, np.random.default_rng(seed))
         power = float(np.square(sound, dtype=np.float64).mean())
         # The speech itself adds a twentieth and its overlap with the noise a little.
         assert 10 * np.log10(power / 1e-8) == pytest.approx(13.0, abs=0.6)

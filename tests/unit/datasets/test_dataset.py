@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mfas_optuna.datasets import Dataset, Split, check
+from mfas_optuna.datasets.dataset import SPLIT_NAMES
 from mfas_optuna.errors import DataError
 
 
@@ -61,6 +64,40 @@ def test_wrong_types_and_missing_parts_are_named() -> None:
     splits = {"train": make_split()}
     with pytest.raises(DataError, match=r"validation: the split is missing.\n.*test: the split is missing"):
         check(Dataset("toy", "", 3, splits, ""))
+
+
+def make_with_tasks(**changes: np.ndarray) -> Dataset:
+    """Two tasks, whose labels are all 0 but for the changes in the training split."""
+    splits = {
+        name: replace(make_split(), tasks={task: np.zeros(6, np.int64) for task in ("shape", "colour")})
+        for name in SPLIT_NAMES
+    }
+    splits["train"] = replace(splits["train"], tasks={**splits["train"].tasks, **changes})
+    return replace(make_dataset(), splits=splits, tasks={"shape": 2, "colour": 5})
+
+
+def test_the_data_of_a_task_have_its_labels_and_classes() -> None:
+    dataset = make_with_tasks(colour=np.arange(6)[::-1] % 5)
+    check(dataset)
+    assert dataset.for_task(None) is dataset
+    colour = dataset.for_task("colour")
+    assert (colour.n_classes, colour.fingerprint) == (5, dataset.fingerprint)
+    assert colour.splits["train"].labels.tolist() == [0, 4, 3, 2, 1, 0]
+    assert colour.splits["train"].inputs is dataset.splits["train"].inputs
+    assert colour.splits["test"].labels.tolist() == [0] * 6
+    with pytest.raises(DataError, match=r"toy: no labels for the task 'size'. Tasks that have some: shape, colour"):
+        dataset.for_task("size")
+    with pytest.raises(DataError, match="some: none"):
+        make_dataset().for_task("size")
+
+
+def test_labels_of_tasks_are_checked() -> None:
+    with pytest.raises(DataError) as caught:
+        check(make_with_tasks(shape=np.array([0, 1, 0, 2, 0, 0]), colour=np.zeros(5, np.int64)))
+    assert str(caught.value).splitlines() == [
+        "toy train, shape, labels: 1 out of range, the first at row 3: expected 0 to 1, found 2.",
+        "toy train, colour: 5 labels for 6 pairs. Each pair needs one.",
+    ]
 
 
 def test_a_problem_far_down_a_long_array_is_found() -> None:

@@ -51,6 +51,13 @@ def test_layout(home: Path) -> None:
     assert "synthesised" in dataset.card
 
 
+def test_tasks(home: Path) -> None:
+    dataset = load(home)
+    assert dict(dataset.tasks) == SETTINGS.tasks == {"at_least_five": 2}
+    for split in dataset.splits.values():
+        assert [int(label in (5, 6, 7, 8, 9)) for label in split.labels] == split.tasks["at_least_five"].tolist()
+
+
 def test_same_settings_same_bytes(home: Path, tmp_path: Path) -> None:
     assert load(tmp_path).fingerprint == load(home).fingerprint
 
@@ -136,8 +143,34 @@ def garble_header(file: Path) -> None:
     file.write_bytes(b"\0" * file.stat().st_size)
 
 
+def forget_tasks(folder: Path) -> None:
+    """Make of built data what they were before there were tasks."""
+    manifest = json.loads((folder / store.MANIFEST).read_text())
+    for file in folder.glob("*.labels-*.npy"):
+        del manifest["arrays"][file.name]
+        file.unlink()
+    del manifest["tasks"]
+    (folder / store.MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_data_without_tasks_are_built_again_once_one_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    before = load(tmp_path)
+    forget_tasks(folder)
+    older = load(tmp_path)
+    assert older.tasks == {}
+    assert older.fingerprint == before.fingerprint
+    again = load_dataset(SETTINGS, home=tmp_path, data_root=None, tasks=["at_least_five"])
+    assert again.fingerprint == before.fingerprint
+    assert again.tasks == {"at_least_five": 2}
+    changed = (folder / store.MANIFEST).stat().st_mtime_ns
+    load_dataset(SETTINGS, home=tmp_path, data_root=None, tasks=["at_least_five"])
+    assert (folder / store.MANIFEST).stat().st_mtime_ns == changed
+
+
 @pytest.mark.parametrize("damage", [flip, truncate, garble_header, Path.unlink])
-@pytest.mark.parametrize("name", ["train.audio.npy", "test.image.npy", "validation.labels.npy"])
+@pytest.mark.parametrize(
+    "name", ["train.audio.npy", "test.image.npy", "validation.labels.npy", "test.labels-at_least_five.npy"]
+)
 def test_a_damaged_array_is_noticed(folder: Path, tmp_path: Path, damage: object, name: str) -> None:
     damage(folder / name)  # type: ignore[operator]
     with pytest.raises(CacheError) as caught:

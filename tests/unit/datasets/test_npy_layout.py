@@ -43,6 +43,7 @@ def test_splits_and_values(root: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(train.inputs["audio"][:, 0], audio[:100] / audio.max(), rtol=1e-6)
     np.testing.assert_array_equal(validation.labels, np.arange(110, 160) % 10)
     assert "100, 50, 50" in dataset.card
+    assert dict(dataset.tasks) == SETTINGS.tasks == {}
 
 
 @pytest.mark.parametrize("shape", [(112, 112), (1, 112, 112)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,25 @@ def test_scores_are_the_accuracies_of_the_model_left_behind() -> None:
     x = torch.tensor(split.inputs["image"]).float() / 255
     accuracy = (model(x).argmax(dim=1).numpy() == split.labels).mean()
     assert result.validation_score == pytest.approx(accuracy)
+
+
+def test_a_task_is_what_is_learnt_and_scored() -> None:
+    """The task is the side that a bright dot is on, whatever the direction of the bar."""
+    dataset = make_dataset(np.float32)
+    splits = {}
+    for name, split in dataset.splits.items():
+        on_the_right = np.random.default_rng([1, len(split)]).integers(0, 2, len(split))
+        images = split.inputs["image"].copy()
+        images[np.arange(len(split)), 0, 3, np.where(on_the_right, 7, 0)] += 3
+        splits[name] = replace(split, inputs={"image": images}, tasks={"side": on_the_right})
+    dataset = replace(dataset, splits=splits, tasks={"side": 2})
+    model = make_model()
+    result = train_unimodal(model, dataset.for_task("side"), "image", SETTINGS, device=CPU)
+    assert result.validation_score > 0.9
+    validation = splits["validation"]
+    guesses = model(torch.tensor(validation.inputs["image"])).argmax(dim=1).numpy()
+    assert result.validation_score == pytest.approx((guesses == validation.tasks["side"]).mean())
+    assert (guesses == validation.labels).mean() < 0.7  # Chance is 0.5.
 
 
 def test_the_seed_alone_decides() -> None:
