@@ -156,8 +156,46 @@ def test_status_tells_the_same_from_the_database(cli: Cli) -> None:
     assert "finished, 16 of 16 trials" in cli.ok("status", "--study", "tiny")
 
 
+def test_a_backbone_of_another_task_is_marked_wherever_its_score_is_shown(cli: Cli) -> None:
+    cli.ok(*SEARCH, "--quiet", "--trials", "2")
+    cli.edit("[backbones.image]", '[backbones.image]\ntask = "at_least_five"')
+    assert 'backbones.image.task: was absent, is now "at_least_five"' in refused(cli, *SEARCH)
+    other = [*SEARCH, "--name", "transfer", "--trials", "4"]
+    cli.ok(*other, "--dry-run")
+    result = cli.run(*other)
+    assert result.returncode == 0, result.stderr
+    assert "training lenet on image (task at_least_five), 1 epochs" in result.stderr
+    assert "training lenet on audio" not in result.stderr  # It is found, as are the data.
+    marked = "image alone, on another task (at_least_five): "
+    for text in (
+        result.stdout,
+        cli.ok("status", "--study", "tiny", "--name", "transfer"),
+        cli.ok("prepare", "--study", "tiny"),
+    ):
+        assert marked in text
+        assert "audio alone: " in text
+    backbones = cli.json(*other)["backbones"]
+    assert {modality: record["task"] for modality, record in backbones.items()} == {
+        "audio": None,
+        "image": "at_least_five",
+    }
+    # Unlike the ten digits, two classes leave half to chance, after one epoch too.
+    assert backbones["image"]["validation_score"] > 0.3
+    assert "image alone: " in cli.ok("status", "--study", "tiny", "--name", "tiny")
+
+
+@pytest.mark.parametrize("command", [["search"], ["search", "--dry-run"], ["prepare"], ["show"]])
+def test_a_task_that_the_data_lack_is_refused_at_once(cli: Cli, command: list[str]) -> None:
+    shutil.rmtree(cli.home)
+    cli.edit("[backbones.image]", '[backbones.image]\ntask = "noise"')
+    message = refused(cli, *command, "--study", "tiny")
+    assert "tiny.toml: backbones.image.task: expected 'at_least_five', or no such key" in message
+    assert "found 'noise'" in message
+    assert not cli.home.exists()
+
+
 def test_studies_and_show(cli: Cli) -> None:
-    assert {"tiny", "digits", "avmnist"} <= set(json.loads(cli.ok("studies", "--json")))
+    assert {"tiny", "digits", "avmnist", "avmnist-transfer"} <= set(json.loads(cli.ok("studies", "--json")))
     shown = json.loads(cli.ok("show", "--study", "avmnist", "--json"))
     assert shown["sharing"] == "snapshot"
     assert shown["space_size"] == {"layer": 30, "deepest": 30**4, "all_depths": 30 + 30**2 + 30**3 + 30**4}
@@ -174,7 +212,7 @@ def test_a_title_may_have_any_sign(cli: Cli) -> None:
     assert cli.ok("show", "--study", "copy.toml") == text
 
 
-@pytest.mark.parametrize("study", ["tiny", "avmnist", "digits"])
+@pytest.mark.parametrize("study", ["tiny", "avmnist", "avmnist-transfer", "digits"])
 def test_what_show_prints_is_a_study_file(cli: Cli, study: str) -> None:
     text = cli.ok("show", "--study", study, COLUMNS="40")
     (cli.folder / "copy.toml").write_text(text, encoding="utf-8")
