@@ -37,7 +37,7 @@ def python(program: str, *arguments: str, cwd: Path) -> str:
     return result.stdout
 
 
-# The conventions, docs/decisions/0018-optunahub.md.
+# The conventions, docs/decisions/0019-optunahub.md.
 
 
 def test_it_lies_where_optunahub_looks_and_has_the_files(package: Path) -> None:
