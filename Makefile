@@ -1,11 +1,12 @@
 # make search: from nothing to the best networks of the embedded study
 # make test:   every check and test
+# make hub:    the sampler as a package for OptunaHub, under build/optunahub
 # make bench:  what the program costs, each ratio beside its target (minutes; on a machine that does nothing else)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: search test bench check install clean
+.PHONY: search test bench hub check install clean
 
 search: $(VENV)/.installed
 	$(BIN)/mfas-optuna search --study digits
@@ -19,6 +20,9 @@ test: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
+
+hub: $(VENV)/.installed-dev
+	$(BIN)/python -m hub
 
 install: $(VENV)/.installed-dev
 

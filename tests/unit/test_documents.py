@@ -1,0 +1,76 @@
+"""The programs that the documents show run, and print what the documents say."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from mfas_optuna import Architecture
+
+from .search.helpers import places
+
+ROOT = Path(__file__).parents[2]
+_PROGRAM = re.compile(r"```python\n(?P<code>.*?)```\n(?:\n```text\n(?P<output>.*?)```\n)?", re.DOTALL)
+_NAME = re.compile(r"# (?P<name>\w+\.py)\n")
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+def run(document: str, **given: Any) -> dict[str, Any]:
+    """Run a document's programs one after another in the working folder and return what they leave.
+
+    One that begins with a file's name is written to that file too, and worker.py is not run here.
+    """
+    programs = list(_PROGRAM.finditer((ROOT / document).read_text(encoding="utf-8")))
+    assert programs
+    left = dict(given)
+    for program in programs:
+        code, name = program["code"], _NAME.match(program["code"])
+        if name is not None:
+            Path(name["name"]).write_text(code, encoding="utf-8")
+        if name is None or name["name"] != "worker.py":
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(code, document, "exec"), left)
+            assert printed.getvalue() == (program["output"] or "")
+    return left
+
+
+def test_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def score(architecture: Architecture) -> float:
+        return 0.2 * architecture.depth + 0.01 * sum(architecture.layers[0].features)
+
+    left = run("README.md", score=score)
+    assert len(left["study"].trials) == 180
+    assert left["study"].best_value > score(left["space"].architecture(0))
+
+
+def test_the_sampler_alone_and_two_workers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    left = run("docs/sampler.md")
+    workers = [subprocess.Popen([sys.executable, "worker.py"]) for _ in range(2)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    study = optuna.load_study(study_name="fusion", storage="sqlite:///fusion.db", sampler=left["sampler"])
+    taken = [place for place in places(study) if place[0] >= 0]
+    assert len({network for *_, network, _ in taken}) == len(taken)
+    scheduled = Counter((iteration, depth) for iteration, depth, *_ in taken)
+    assert scheduled[0, 1] == 12
+    assert min(scheduled[0, 2], scheduled[0, 3]) >= 6
