@@ -23,7 +23,9 @@ from mfas_optuna.features.extract import extract
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(benchmarks.__path__)])
+@pytest.mark.parametrize(
+    "name", [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.ispkg]
+)
 def test_every_benchmark_can_be_imported_and_run_as_a_command(name: str) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
     assert module.__doc__

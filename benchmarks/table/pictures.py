@@ -1,0 +1,51 @@
+"""The comparison as a picture: the true mean of the top five by number of trials, mean and 95 % band."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.table.compare import Comparison
+from benchmarks.table.replay import N_TOP
+
+COLOURS = {
+    "calibrated": "#c0392b",
+    "paper": "#e59866",
+    "uniform": "#7f8c8d",
+    "random": "#bdc3c7",
+    "tpe": "#2471a3",
+    "tpe-distinct": "#7fb3d5",
+    "gp": "#1e8449",
+    "nsga2": "#8e44ad",
+}
+
+
+def draw(comparison: Comparison, file: Path, *, every: int = 5) -> None:
+    """Draw one table's comparison as an SVG file."""
+    counts = np.arange(max(N_TOP, every), comparison.n_trials + 1, every)
+    with mpl.rc_context({"svg.hashsalt": "mfas", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        lowest = []
+        for name, traces in comparison.traces.items():
+            longest = max(len(trace.networks_T) for trace in traces)
+            known = counts[counts <= longest]
+            means_RT = 100 * np.array([[trace.top_mean(int(n)) for n in known] for trace in traces])
+            mean_T = means_RT.mean(axis=0)
+            half_T = 1.96 * means_RT.std(axis=0, ddof=1) / len(traces) ** 0.5
+            axes.plot(known, mean_T, color=COLOURS[name], label=name, linewidth=2 if name == "calibrated" else 1.2)
+            axes.fill_between(known, mean_T - half_T, mean_T + half_T, color=COLOURS[name], alpha=0.18, linewidth=0)
+            lowest.append(float(np.interp(30, known, mean_T)))
+        axes.set_ylim(bottom=min(lowest))
+        axes.set_xlabel("trials")
+        axes.set_ylabel(f"true mean score of the top {N_TOP}, %")
+        axes.set_title(
+            f"{comparison.table.name}: {len(next(iter(comparison.traces.values())))} searches, mean and 95 % band"
+        )
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, ncols=2)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, format="svg", metadata={"Date": None})
