@@ -188,9 +188,7 @@ def test_nan_is_no_score() -> None:
         (["card", "../digits"], "no such table"),
     ],
 )
-def test_wrong_arguments_are_told_apart(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_arguments_are_told_apart(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
