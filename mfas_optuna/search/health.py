@@ -1,6 +1,6 @@
 """Whether the surrogate guides the search: how it ranked networks it had not seen, and how sharply it chose.
 
-Source: not in the paper; docs/decisions/0019-surrogate-health.md.
+Source: not in the paper; docs/decisions/0020-surrogate-health.md.
 """
 
 from __future__ import annotations
