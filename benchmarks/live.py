@@ -6,8 +6,8 @@
 Each search runs in a database of its own on prepared features (see `mfas-optuna prepare`), as `mfas-optuna search`
 runs it: a group of networks at once, so that random and TPE too ask for a group before they are told its scores. The
 five best networks, each once, by the score that the search saw are then trained again from fresh weights: briefly, as
-in the search, `--retrain` times, and once for `--long-epochs` epochs. Scores are of the validation split; the search saw
-the same split, so retraining takes away the luck of one training, not that of the split. Differences are paired by seed.
+in the search, `--retrain` times, and once for `--long-epochs` epochs. Scores are of the validation split, which the
+search saw too: retraining takes away the luck of one training, not that of the split. Differences are paired by seed.
 """
 
 from __future__ import annotations

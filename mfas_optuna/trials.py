@@ -39,6 +39,10 @@ ITERATION = "iteration"
 SLOT = "slot"
 TEMPERATURE = "temperature"
 PREDICTED_SCORE = "predicted_score"
+N_CANDIDATES = "n_candidates"
+N_EFFECTIVE = "n_effective"
+PREDICTED_STD = "predicted_std"
+RANK_CORRELATION_BEFORE = "rank_correlation_before"
 N_PARAMETERS = "n_parameters"
 BEST_EPOCH = "best_epoch"
 TRAINING_SECONDS = "training_s"
@@ -107,6 +111,8 @@ class Plan:
         n_effective: exp of the entropy of the probabilities: among how many the choice was really made.
         predicted_std: Standard deviation of the predictions over all candidates; None at depth 1.
         fit_s: Seconds that fitting the surrogate and predicting took.
+        rank_correlation_before: Between predicted and measured scores of the networks of the newest step before this
+            one that was predicted (`search.health`), as far as they were complete; None when it could not be given.
     """
 
     space: str
@@ -119,6 +125,7 @@ class Plan:
     n_effective: float
     predicted_std: float | None
     fit_s: float
+    rank_correlation_before: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +247,19 @@ def mirror_proposal(study: optuna.Study, trial: FrozenTrial, proposal: Proposal,
         values[TEMPERATURE] = proposal.temperature
     if proposal.predicted_score is not None:
         values[PREDICTED_SCORE] = proposal.predicted_score
+    _mirror(study, trial, values)
+
+
+def mirror_plan(study: optuna.Study, trial: FrozenTrial, plan: Plan) -> None:
+    """Repeat as user attributes of the trial that leads a step how its networks were chosen; nothing at depth 1."""
+    if plan.predicted_std is not None:
+        values = {N_CANDIDATES: plan.n_candidates, N_EFFECTIVE: plan.n_effective, PREDICTED_STD: plan.predicted_std}
+        if plan.rank_correlation_before is not None:
+            values[RANK_CORRELATION_BEFORE] = plan.rank_correlation_before
+        _mirror(study, trial, values)
+
+
+def _mirror(study: optuna.Study, trial: FrozenTrial, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if key not in trial.user_attrs:
             study._storage.set_trial_user_attr(trial._trial_id, key, value)

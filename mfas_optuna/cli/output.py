@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mfas_optuna.prepare import Prepared
     from mfas_optuna.spec import StudySpec
     from mfas_optuna.trials import RankedNetwork
-    from mfas_optuna.worker import Estimate, SearchOutcome, SearchRequest, StudyStatus
+    from mfas_optuna.worker import Estimate, SearchOutcome, SearchRequest, StepStatus, StudyStatus
 
 JSON_VERSION = 1
 
@@ -53,6 +54,28 @@ def best_table(best: Sequence[RankedNetwork]) -> Table:
     for rank, network in enumerate(best, start=1):
         n_parameters = "-" if network.n_parameters is None else f"{network.n_parameters:,}"
         table.add_row(str(rank), network.architecture, f"{network.score:.4f}", n_parameters, str(network.number))
+    return table
+
+
+def surrogate_table(steps: Sequence[StepStatus]) -> Table:
+    """Return how the surrogate did in the steps whose networks it chose, as a table."""
+    table = Table(title="Surrogate", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
+    for heading in ("iteration", "depth", "unseen", "rank correlation", "spread", "effective candidates"):
+        table.add_column(heading, justify="right", min_width=len(heading))
+    for step in steps:
+        health = step.surrogate
+        if health is not None:
+            table.add_row(
+                str(step.iteration),
+                str(step.depth),
+                str(health.n_unseen),
+                "-" if health.rank_correlation is None else f"{health.rank_correlation:.2f}",
+                f"{health.predicted_std:.4f}",
+                Text(
+                    f"{health.n_effective:.0f} of {health.n_candidates}",
+                    style="yellow" if health.is_near_uniform else "",
+                ),
+            )
     return table
 
 
@@ -121,12 +144,14 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
                         "temperature": step.temperature,
                         "best": step.best,
                         "mean": step.mean,
+                        "surrogate": None if step.surrogate is None else asdict(step.surrogate),
                     }
                     for step in status.steps
                 ],
                 "best": [network_as_json(network) for network in status.best],
                 "backbones": status.backbones,
                 "timings_s": status.timings_s,
+                "warnings": status.warnings,
             }
         )
         return
@@ -160,6 +185,10 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
                 "-" if step.best is None else f"{step.best:.4f}",
             )
         console.print(table)
+    if any(step.surrogate is not None for step in status.steps):
+        console.print(surrogate_table(status.steps))
+    for warning in status.warnings:
+        console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=not console.is_terminal)
     if status.best:
         console.print(best_table(status.best))
     if status.timings_s:

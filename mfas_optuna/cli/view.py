@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections import deque
@@ -204,5 +205,17 @@ def make_view(*, quiet: bool) -> Iterator[Listener]:
         yield PlainView()
         return
     view = LiveView(console)
+    plain = sys.stderr
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is plain
+    ]
     with view.live:
-        yield view
+        for handler in handlers:
+            handler.setStream(sys.stderr)  # The view's own for now, which prints above what is drawn.
+        try:
+            yield view
+        finally:
+            for handler in handlers:
+                handler.setStream(plain)

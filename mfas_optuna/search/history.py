@@ -103,6 +103,23 @@ class View:
         before = self._schedule.parents_of(step)
         return [] if before is None else sorted(set(self.ledger.record(before).complete))
 
+    def unseen_pairs(self) -> dict[SearchStep, list[tuple[float, float]]]:
+        """Return predicted and measured score of each step's networks that had not been evaluated when predicted.
+
+        Steps come in order; one whose plan has no predictions is left out. In mode calibrated every network is unseen.
+        Scores are as in `evaluations`.
+        """
+        pairs: dict[SearchStep, list[tuple[float, float]]] = {}
+        seen: set[Architecture] = set()
+        for evaluation in self.evaluations:
+            if evaluation.architecture not in seen:
+                seen.add(evaluation.architecture)
+                record = self.ledger.record(evaluation.step)
+                predicted = record.predicted_score(self._space.index(evaluation.architecture))
+                if predicted is not None:
+                    pairs.setdefault(evaluation.step, []).append((self.sign * predicted, evaluation.score))
+        return dict(sorted(pairs.items()))
+
     def is_dropped(self, parent: int | None, network: int) -> bool:
         """Return whether a candidate is left out because it is complete or running already (calibrated mode)."""
         return self._drop_taken and (

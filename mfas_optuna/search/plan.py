@@ -20,7 +20,7 @@ from mfas_optuna.space import Architecture, SearchSpace
 from mfas_optuna.trials import Plan
 
 MAX_SURROGATE_TRIALS = 1000
-"""The surrogate is fitted to the newest so many evaluations at most."""
+"""In mode calibrated the surrogate is fitted to the newest so many evaluations at most."""
 
 
 class Planner:
@@ -108,11 +108,11 @@ class Planner:
         self, evaluations: Sequence[Evaluation], candidates: Sequence[Architecture], step: SearchStep
     ) -> NDArray[np.float64]:
         """Return predicted scores of the candidates, on the scale of the scores."""
-        newest = evaluations[-MAX_SURROGATE_TRIALS:]
-        if not newest:
+        if not evaluations:
             return np.zeros(len(candidates))
         if self._mode == "paper":
-            return self._predict_stepwise(newest, candidates)
+            return self._predict_stepwise(evaluations, candidates)
+        newest = evaluations[-MAX_SURROGATE_TRIALS:]
         scores = np.array([evaluation.score for evaluation in newest])
         deviation = float(scores.std()) or 1.0
         seed = seed_from(self._seed, "surrogate", step.iteration, step.depth)

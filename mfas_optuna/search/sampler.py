@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import optuna
@@ -21,10 +22,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mfas_optuna import trials as records
 from mfas_optuna.errors import SamplerError
+from mfas_optuna.search.health import StepHealth, is_near_uniform, rank_correlation, remedy
 from mfas_optuna.search.history import History, View
 from mfas_optuna.search.plan import Planner
 from mfas_optuna.search.proposal import seed_from
-from mfas_optuna.search.steps import Decision, Schedule
+from mfas_optuna.search.steps import Decision, Schedule, SearchStep
 from mfas_optuna.search.temperature import TemperatureSchedule
 from mfas_optuna.space import Architecture, FusionLayer, SearchSpace
 
@@ -112,6 +114,7 @@ class MFASSampler(BaseSampler):
         self._lock = threading.RLock()
         self._histories: dict[int, tuple[optuna.storages.BaseStorage, History]] = {}
         self._decided: dict[int, Architecture] = {}
+        self._warned_of: set[int] = set()  # Studies whose near-uniform choices need no further word.
 
     def __getstate__(self) -> dict[str, Any]:
         dropped = ("_lock", "_histories", "_decided")
@@ -139,6 +142,35 @@ class MFASSampler(BaseSampler):
     def is_finished(self, study: optuna.Study) -> bool:
         """Return whether the schedule is done and its last trial finished."""
         return self.decide(study).kind == "done"
+
+    def health(self, study: optuna.Study) -> dict[SearchStep, StepHealth]:
+        """Return how the surrogate did in each step that it chose the networks of, in order.
+
+        Raises:
+            SamplerError: The study does not suit the sampler.
+        """
+        self._check_study(study)
+        trials = study.get_trials(deepcopy=False)
+        pairs = self._view(study, trials).unseen_pairs()
+        found: dict[SearchStep, StepHealth] = {}
+        for trial in sorted(trials, key=lambda trial: trial.number):
+            plan = records.read_plan(trial.system_attrs)
+            if plan is None or plan.space != self.space.digest or plan.predicted_std is None:
+                continue
+            step = SearchStep(plan.iteration, plan.depth)
+            of_step = pairs.get(step, [])
+            found.setdefault(
+                step,
+                StepHealth(
+                    rank_correlation=rank_correlation(of_step),
+                    n_unseen=len(of_step),
+                    predicted_std=plan.predicted_std,
+                    n_candidates=plan.n_candidates,
+                    n_effective=plan.n_effective,
+                    is_near_uniform=self._is_near_uniform(plan),
+                ),
+            )
+        return dict(sorted(found.items()))
 
     # Optuna's side.
 
@@ -197,6 +229,9 @@ class MFASSampler(BaseSampler):
         if proposal is not None and proposal.space == self.space.digest:
             notation = self.space.architecture(proposal.network).paper_notation()
             records.mirror_proposal(study, trial, proposal, notation)
+        plan = records.read_plan(trial.system_attrs)
+        if plan is not None and plan.space == self.space.digest:
+            records.mirror_plan(study, trial, plan)
         if state == TrialState.FAIL and records.read_failure(trial.system_attrs) is None:
             records.write_failure(study, trial, "error", "the objective failed or returned no number")
         if state == TrialState.COMPLETE and values is not None:
@@ -225,8 +260,11 @@ class MFASSampler(BaseSampler):
                     if now < give_up_at:
                         time.sleep(_POLL_S)
                         continue
-                plan = self._planner.plan(view, step)
+                pairs = list(view.unseen_pairs().values())
+                correlation = rank_correlation(pairs[-1]) if pairs else None
+                plan = replace(self._planner.plan(view, step), rank_correlation_before=correlation)
                 records.write_plan(study, trial, plan)
+                self._warn_if_near_uniform(study, plan)
                 record = record.copy()
                 record.add_plan(plan.networks, plan.predicted_scores)
             network = record.next_network(decision.n_before)
@@ -245,6 +283,28 @@ class MFASSampler(BaseSampler):
                 predicted_score=record.predicted_score(network),
                 attempt=record.recorded_failures.get(network, 0),
             )
+
+    def _is_near_uniform(self, plan: records.Plan) -> bool:
+        return plan.predicted_std is not None and is_near_uniform(
+            plan.n_effective, plan.n_candidates, self.schedule.samples_per_step
+        )
+
+    def _warn_if_near_uniform(self, study: optuna.Study, plan: records.Plan) -> None:
+        """Say it of each step; in mode paper, which is so by nature, once a study in this process."""
+        if study._study_id in self._warned_of or not self._is_near_uniform(plan):
+            return
+        if self.mode == "paper":
+            self._warned_of.add(study._study_id)
+        _log.warning(
+            "Iteration %d, depth %d: near-uniform choice, %.0f of %d candidates in effect (their predictions have a "
+            "standard deviation of %.2g), so that networks are drawn almost at random. %s",
+            plan.iteration + 1,
+            plan.depth,
+            plan.n_effective,
+            plan.n_candidates,
+            plan.predicted_std,
+            remedy(self.mode),
+        )
 
     def _unscheduled(self, trial: FrozenTrial) -> records.Proposal:
         """Return a network drawn uniformly from the whole space; it holds no slot."""
@@ -309,6 +369,7 @@ class MFASSampler(BaseSampler):
                 drop_taken=self.mode == "calibrated",
             )
             self._histories[study._study_id] = (study._storage, history)
+            self._warned_of.discard(study._study_id)
         return history
 
     def _is_finished_after(

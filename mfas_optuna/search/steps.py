@@ -146,8 +146,10 @@ class StepRecord:
             self.plan, self.predicted = networks, predicted
 
     def predicted_score(self, network: int) -> float | None:
-        """Return the surrogate's prediction for a network of the plan, or None when there was none."""
-        return None if self.plan is None or self.predicted is None else self.predicted[self.plan.index(network)]
+        """Return the surrogate's prediction for a network, or None when there was none or it is not in the plan."""
+        if self.plan is None or self.predicted is None or network not in self.plan:
+            return None
+        return self.predicted[self.plan.index(network)]
 
     def add(self, trial: StepTrial) -> None:
         """Take note of a trial; trials must be added in the order of their numbers."""

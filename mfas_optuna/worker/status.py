@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.errors import StorageError
+from mfas_optuna.search.health import NEAR_UNIFORM_FRACTION, StepHealth, remedy
+from mfas_optuna.search.sampler import MFASSampler
+from mfas_optuna.search.steps import SearchStep
 from mfas_optuna.worker.loop import is_over
 from mfas_optuna.worker.request import SearchRequest
 from mfas_optuna.worker.samplers import make_sampler
@@ -29,6 +32,7 @@ class StepStatus:
         n_running: Its running trials.
         mean: Mean score of its complete trials, or None.
         best: Best score of its complete trials, or None.
+        surrogate: How the surrogate did in it; None where none chose its networks.
     """
 
     iteration: int
@@ -38,6 +42,7 @@ class StepStatus:
     n_running: int
     mean: float | None
     best: float | None
+    surrogate: StepHealth | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class StudyStatus:
         best: Its best networks.
         backbones: Unimodal scores and weight digests, by modality.
         timings_s: Seconds spent in each stage.
+        warnings: What the user should look at, with what to do about it.
     """
 
     study_name: str
@@ -65,6 +71,7 @@ class StudyStatus:
     best: list[records.RankedNetwork]
     backbones: dict[str, Any]
     timings_s: dict[str, float]
+    warnings: list[str]
 
 
 def status(request: SearchRequest) -> StudyStatus:
@@ -78,8 +85,9 @@ def status(request: SearchRequest) -> StudyStatus:
         study = database.load_study(database.open_storage(request.storage_url), request.study_name)
         if records.read_scientific(study) is None:
             raise StorageError(f"Study {request.study_name!r} in this database was not begun by mfas-optuna.")
-        study.sampler = make_sampler(request.spec)
+        study.sampler = sampler = make_sampler(request.spec)
         trials = study.get_trials(deepcopy=False)
+        health = sampler.health(study) if isinstance(sampler, MFASSampler) else {}
         failed = [trial for trial in trials if trial.state == TrialState.FAIL]
         return StudyStatus(
             study_name=request.study_name,
@@ -89,20 +97,31 @@ def status(request: SearchRequest) -> StudyStatus:
             n_by_failure=dict(
                 Counter(records.read_failure(trial.system_attrs) or "its worker ended" for trial in failed)
             ),
-            steps=_steps(trials),
+            steps=_steps(trials, health),
             best=records.best_networks(trials, request.spec.search.n_finalists),
             backbones=records.read_backbones(study) or {},
             timings_s=records.read_timings(study),
+            warnings=_warnings(health, request.spec.search.mode),
         )
 
 
-def _steps(trials: Sequence[FrozenTrial]) -> list[StepStatus]:
-    by_step: dict[tuple[int, int], list[FrozenTrial]] = {}
-    temperatures: dict[tuple[int, int], float | None] = {}
+def _warnings(health: Mapping[SearchStep, StepHealth], mode: Literal["calibrated", "paper"]) -> list[str]:
+    n_near_uniform = sum(of_step.is_near_uniform for of_step in health.values())
+    if n_near_uniform == 0:
+        return []
+    return [
+        f"near-uniform choice in {n_near_uniform} of {len(health)} steps: more than {NEAR_UNIFORM_FRACTION:.0%} of the "
+        f"candidates were in effect, so that networks were drawn almost at random. {remedy(mode)}"
+    ]
+
+
+def _steps(trials: Sequence[FrozenTrial], health: Mapping[SearchStep, StepHealth]) -> list[StepStatus]:
+    by_step: dict[SearchStep, list[FrozenTrial]] = {}
+    temperatures: dict[SearchStep, float | None] = {}
     for trial in trials:
         proposal = records.read_proposal(trial.system_attrs)
         if proposal is not None and proposal.is_scheduled:
-            step = (proposal.iteration, proposal.depth)
+            step = SearchStep(proposal.iteration, proposal.depth)
             by_step.setdefault(step, []).append(trial)
             temperatures[step] = proposal.temperature
     result = []
@@ -111,13 +130,14 @@ def _steps(trials: Sequence[FrozenTrial]) -> list[StepStatus]:
         scores = [trial.values[0] for trial in members if trial.state == TrialState.COMPLETE]
         result.append(
             StepStatus(
-                iteration=step[0] + 1,
-                depth=step[1],
+                iteration=step.iteration + 1,
+                depth=step.depth,
                 temperature=temperatures[step],
                 n_finished=sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in members),
                 n_running=sum(trial.state == TrialState.RUNNING for trial in members),
                 mean=sum(scores) / len(scores) if scores else None,
                 best=max(scores, default=None),
+                surrogate=health.get(step),
             )
         )
     return result

@@ -194,6 +194,41 @@ def test_a_task_that_the_data_lack_is_refused_at_once(cli: Cli, command: list[st
     assert not cli.home.exists()
 
 
+def test_status_tells_how_the_surrogate_did(cli: Cli) -> None:
+    assert "near-uniform" not in cli.run(*SEARCH, "--quiet").stderr
+    status = cli.json("status", "--study", "tiny")
+    first, *others = [step["surrogate"] for step in status["steps"]]
+    assert first is None
+    leaders = [trial["attributes"] for trial in cli.trials() if "n_candidates" in trial["attributes"]]
+    assert len(leaders) == len(others) == 2
+    for of_step, leader in zip(others, leaders, strict=True):
+        assert set(of_step) == {
+            "rank_correlation", "n_unseen", "predicted_std", "n_candidates", "n_effective", "is_near_uniform"
+        }  # fmt: skip
+        assert of_step["n_unseen"] == 4
+        assert not of_step["is_near_uniform"]
+        for key in ("n_candidates", "n_effective", "predicted_std"):
+            assert of_step[key] == leader[key]
+    assert others[0]["rank_correlation"] == leaders[1].get("rank_correlation_before")
+    assert status["warnings"] == []
+    lines = cli.ok("status", "--study", "tiny", COLUMNS="80").splitlines()
+    assert max(map(len, lines)) <= 80
+    for of_step in others:
+        effective = f"{of_step['n_effective']:.0f} of {of_step['n_candidates']}"
+        assert any(f"{of_step['predicted_std']:.4f}" in line and line.endswith(effective) for line in lines)
+
+
+def test_a_near_uniform_choice_is_warned_of(cli: Cli) -> None:
+    """Mode paper is, at the temperatures of two iterations: said once by the search, and by status of all steps."""
+    errors = cli.run(*SEARCH, "--quiet", "--mode", "paper").stderr
+    assert errors.count("near-uniform choice") == 1
+    assert "use mode calibrated" in errors
+    status = cli.json("status", "--study", "tiny", "--mode", "paper")
+    assert [step["surrogate"]["is_near_uniform"] for step in status["steps"] if step["depth"] > 1] == [True, True]
+    assert len(status["warnings"]) == 1
+    assert "Warning: near-uniform choice in 2 of 2 steps" in cli.ok("status", "--study", "tiny", "--mode", "paper")
+
+
 def test_studies_and_show(cli: Cli) -> None:
     assert {"tiny", "digits", "avmnist", "avmnist-transfer"} <= set(json.loads(cli.ok("studies", "--json")))
     shown = json.loads(cli.ok("show", "--study", "avmnist", "--json"))

@@ -1,8 +1,9 @@
 """Algorithm 1 of the paper as plain nested loops: the oracle of `mfas_optuna.search` in mode paper.
 
 An architecture is a tuple of layers, a layer a tuple of 0-based indices, the activation's last. What the paper leaves
-open is given by the caller: the temperature, the noise of sampleK, and the surrogate, of which two functions are
-needed. The temperature is updated after every step, depth 1 among them (docs/decisions/0002-temperature.md).
+open is given by the caller: the surrogate, of which two functions are needed, and the noise of sampleK. The formulas of
+computeProbs and updateTemperature are those of docs/decisions 0001 and 0002; the temperature is updated after every
+step, depth 1 among them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,30 @@ Layer = tuple[int, ...]
 Network = tuple[Layer, ...]
 
 
-class Trained(NamedTuple):
-    """One trained network: 0-based iteration, depth, network, score."""
+class Step(NamedTuple):
+    """What one pass through lines 11 to 16, or 18 to 27, worked with.
+
+    Attributes:
+        iteration: e, from 0.
+        depth: l.
+        candidates: S'_l; None at depth 1, as everything that is about choosing among them.
+        predicted: A'_l, one for each candidate.
+        temperature: T.
+        probabilities: P_l, one for each candidate.
+        order: All candidates in the order in which they were drawn.
+        trained: S_l in the order of training.
+        scores: A_l.
+    """
 
     iteration: int
     depth: int
-    network: Network
-    score: float
+    candidates: list[Network] | None
+    predicted: list[float] | None
+    temperature: float | None
+    probabilities: list[float] | None
+    order: list[Network] | None
+    trained: list[Network]
+    scores: list[float]
 
 
 class SurrogateLike(Protocol):
@@ -32,50 +50,74 @@ class SurrogateLike(Protocol):
     def predict(self, networks: Sequence[Network]) -> list[float]: ...
 
 
+def temperature_after(n_updates: int, t_max: float, t_min: float, sigma: float) -> float:
+    """Return T after a number of updates."""
+    return t_min + (t_max - t_min) / math.exp(n_updates**2 / sigma**2)
+
+
 def search(
     gamma: Sequence[Layer],
-    evaluate: Callable[[Network], float],
+    evaluate: Callable[[int, Network], float],
     surrogate: SurrogateLike,
-    temperature: Callable[[int], float],
     gamma_1_order: Callable[[int], Sequence[int]],
     noise: Callable[[int, int, int], Sequence[float]],
     *,
     n_iterations: int,
     max_depth: int,
     k: int,
-) -> list[Trained]:
-    """Run lines 8 to 29 and return everything that was trained, in order.
+    t_max: float,
+    t_min: float,
+    sigma: float,
+) -> list[Step]:
+    """Run lines 8 to 29 and return every step, in order.
 
     Args:
         gamma: All fusion layers.
-        evaluate: Lines 12 to 14 and 22 to 24 for one network.
+        evaluate: Lines 12 to 14 and 22 to 24 for one network, given how many were trained before it.
         surrogate: pi.
-        temperature: T after a number of updates.
         gamma_1_order: In which order iteration e trains the networks of depth 1, as positions in `gamma`.
         noise: Gumbel noise for (iteration, depth, number of candidates).
         n_iterations: E_search.
         max_depth: L.
         k: K.
+        t_max: T_max.
+        t_min: T_min.
+        sigma: Decay of the temperature, in updates.
     """
-    n_updates = 0
-    everything: list[Trained] = []
+    n_trained = 0
+    steps: list[Step] = []
     for e in range(n_iterations):
         sampled: list[Network] = [(gamma[position],) for position in gamma_1_order(e)]
         for depth in range(1, max_depth + 1):
+            candidates = predicted = temperature = probabilities = order = None
             if depth > 1:
                 candidates = [(*network, layer) for network in sorted(sampled) for layer in gamma]
                 predicted = surrogate.predict(candidates)
-                t = temperature(n_updates)
-                weights = [min(max(score, 1e-6), 1.0) ** (1.0 / t) for score in predicted]
-                total = sum(weights)
-                keys = [
-                    math.log(weight / total) + g
-                    for weight, g in zip(weights, noise(e, depth, len(candidates)), strict=True)
-                ]
-                best = sorted(range(len(candidates)), key=lambda i: -keys[i])[:k]
-                sampled = [candidates[i] for i in best]
-            scores = [evaluate(network) for network in sampled]
-            everything += [Trained(e, depth, network, score) for network, score in zip(sampled, scores, strict=True)]
+                temperature = temperature_after(len(steps), t_max, t_min, sigma)
+                powers = [min(max(score, 1e-6), 1.0) ** (1.0 / temperature) for score in predicted]
+                probabilities = [power / sum(powers) for power in powers]
+                gumbel = noise(e, depth, len(candidates))
+                keys = [math.log(p) + g for p, g in zip(probabilities, gumbel, strict=True)]
+                order = [candidates[i] for i in sorted(range(len(candidates)), key=lambda i: -keys[i])]
+                sampled = order[:k]
+            scores = []
+            for network in sampled:
+                scores.append(evaluate(n_trained, network))
+                n_trained += 1
             surrogate.update(sampled, scores)
-            n_updates += 1
-    return everything
+            steps.append(
+                Step(e, depth, candidates, predicted, temperature, probabilities, order, list(sampled), scores)
+            )
+    return steps
+
+
+def top_k(steps: Sequence[Step], k: int) -> list[tuple[Network, float]]:
+    """Return the best K of all trained networks with their scores, best first (line 29, return).
+
+    A network that was trained in several iterations counts once, with its best score (docs/decisions 0005).
+    """
+    best: dict[Network, float] = {}
+    for step in steps:
+        for network, score in zip(step.trained, step.scores, strict=True):
+            best[network] = max(score, best.get(network, -math.inf))
+    return sorted(best.items(), key=lambda item: -item[1])[:k]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import optuna
@@ -67,6 +67,22 @@ def test_records_are_there_after_the_end(study: optuna.Study) -> None:
         "architecture": "[(1,1,1),(1,1,1)]", "iteration": 2, "slot": 3, "temperature": 0.5, "predicted_score": 0.9,
         "failure": "diverged", "failure_message": "x" * 500,
     }  # fmt: skip
+
+
+def test_how_a_plan_was_drawn_is_shown(study: optuna.Study) -> None:
+    study.ask()
+    records.mirror_plan(study, frozen(study), replace(PLAN, predicted_scores=None, predicted_std=None))
+    assert frozen(study).user_attrs == {}
+    records.mirror_plan(study, frozen(study), PLAN)
+    assert frozen(study).user_attrs == {"n_candidates": 90, "n_effective": 12.5, "predicted_std": 0.02}
+    records.mirror_plan(study, frozen(study), replace(PLAN, rank_correlation_before=-0.5))
+    assert frozen(study).user_attrs["rank_correlation_before"] == -0.5
+
+
+def test_plans_of_before_there_was_a_correlation_are_read() -> None:
+    stored = {"version": 1, **asdict(PLAN)}
+    del stored["rank_correlation_before"]
+    assert records.read_plan({"mfas:plan": stored}) == PLAN
 
 
 def test_a_finished_trial_cannot_be_changed(study: optuna.Study) -> None:
