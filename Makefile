@@ -2,11 +2,12 @@
 # make test:   every check and test
 # make hub:    the sampler as a package for OptunaHub, under build/optunahub
 # make bench:  what the program costs, each ratio beside its target (minutes; on a machine that does nothing else)
+# make table:  samplers compared on the tabulated benchmark (minutes)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: search test bench hub check install clean
+.PHONY: search test bench table hub check install clean
 
 search: $(VENV)/.installed
 	$(BIN)/mfas-optuna search --study digits
@@ -23,6 +24,9 @@ bench: $(VENV)/.installed-dev
 
 hub: $(VENV)/.installed-dev
 	$(BIN)/python -m hub
+
+table: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.table replay
 
 install: $(VENV)/.installed-dev
 

@@ -3,10 +3,11 @@
     python benchmarks/sharing.py --study avmnist --seeds 0 1 2 3 4
 
 For each kind of sharing and each seed a whole search is run on prepared features (see `mfas-optuna prepare`), in a
-database of its own. Then a sample of its networks, every `--every`-th by rank and the five best, is trained for
-`--long-epochs` epochs from fresh weights on the same features. Printed for each search: the seconds of its trials, the
-rank correlation (Kendall's tau-b) of brief with long scores over the sample, the mean long score of its five best, and
-the best long score among these. All scores are on the validation split, which also chooses the epoch; so they flatter,
+database of its own. Then a sample of its networks, the five best and others spread evenly over the ranks, is trained
+for `--long-epochs` epochs from fresh weights on the same features. Printed for each search: the seconds of its trials,
+the rank correlation (Kendall's tau-b) of brief with long scores over the sample, that of brief training of the same
+networks from fresh weights for each of `--fresh-epochs`, the mean long score of its five best, and the best long score
+among these. All scores are of the validation split, which also chooses the epoch; so they flatter,
 equally for both kinds.
 """
 
@@ -17,9 +18,11 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import optuna
 import torch
 from optuna.trial import TrialState
@@ -46,6 +49,7 @@ class Row:
         mean_joint_size: Networks trained at once, mean over trials.
         brief_top5: Mean brief score of the five best by brief score.
         tau: Kendall's tau-b of brief with long scores over the sample.
+        tau_fresh: Likewise of brief training from fresh weights, by its number of epochs.
         long_top5: Mean long score of the five best by brief score.
         long_best: The best long score among these.
         n_sample: Networks that were trained long.
@@ -58,6 +62,7 @@ class Row:
     mean_joint_size: float
     brief_top5: float
     tau: float
+    tau_fresh: dict[int, float]
     long_top5: float
     long_best: float
     n_sample: int
@@ -111,7 +116,23 @@ def long_scores(
     return scores
 
 
-def measure(spec: StudySpec, home: Path, sharing: str, seed: int, folder: Path, *, every: int, long_epochs: int) -> Row:
+def spread(ranked: Sequence[Architecture], n: int) -> list[Architecture]:
+    """Return the five best and others evenly spread over the ranks, n in all."""
+    places = dict.fromkeys([*range(5), *(round(place) for place in np.linspace(5, len(ranked) - 1, n - 5))])
+    return [ranked[place] for place in places]
+
+
+def measure(
+    spec: StudySpec,
+    home: Path,
+    sharing: str,
+    seed: int,
+    folder: Path,
+    *,
+    n_sample: int,
+    long_epochs: int,
+    fresh_epochs: Sequence[int],
+) -> Row:
     """Run one search and train a sample of its networks long."""
     fusion = spec.fusion.model_copy(update={"sharing": sharing})
     spec = spec.model_copy(update={"fusion": fusion}).with_search(seed=seed)
@@ -127,8 +148,9 @@ def measure(spec: StudySpec, home: Path, sharing: str, seed: int, folder: Path, 
         architecture = space.from_parameters(trial.params)
         assert architecture is not None
         ranked.setdefault(architecture, trial.values[0])
-    sample = list(ranked)[:5] + list(ranked)[5::every]
+    sample = spread(list(ranked), n_sample)
     long = long_scores(spec, features, sample, long_epochs, seed)
+    fresh = {epochs: long_scores(spec, features, sample, epochs, 100 + seed) for epochs in fresh_epochs}
     return Row(
         sharing=sharing,
         seed=seed,
@@ -137,6 +159,7 @@ def measure(spec: StudySpec, home: Path, sharing: str, seed: int, folder: Path, 
         mean_joint_size=statistics.mean(trial.user_attrs["joint_size"] for trial in complete),
         brief_top5=statistics.mean(list(ranked.values())[:5]),
         tau=float(kendalltau([ranked[architecture] for architecture in sample], long).statistic),
+        tau_fresh={epochs: float(kendalltau(scores, long).statistic) for epochs, scores in fresh.items()},
         long_top5=statistics.mean(long[:5]),
         long_best=max(long[:5]),
         n_sample=len(sample),
@@ -147,7 +170,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="avmnist")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--every", type=int, default=6)
+    parser.add_argument("--sample", type=int, default=60, help="networks that are trained long")
+    parser.add_argument("--fresh-epochs", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--long-epochs", type=int, default=30)
     parser.add_argument("--out", type=Path, help="Folder of the databases and rows.jsonl [default: a temporary one].")
     given = parser.parse_args()
@@ -159,7 +183,16 @@ def main() -> None:
         rows = []
         for seed in given.seeds:
             for sharing in ("sequential", "snapshot"):
-                row = measure(spec, home, sharing, seed, folder, every=given.every, long_epochs=given.long_epochs)
+                row = measure(
+                    spec,
+                    home,
+                    sharing,
+                    seed,
+                    folder,
+                    n_sample=given.sample,
+                    long_epochs=given.long_epochs,
+                    fresh_epochs=given.fresh_epochs,
+                )
                 rows.append(row)
                 print(json.dumps(asdict(row)), flush=True)
     for name in ("search_s", "mean_joint_size", "brief_top5", "tau", "long_top5", "long_best"):

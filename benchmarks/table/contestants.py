@@ -69,7 +69,7 @@ CONTESTANTS: dict[str, Callable[[SearchSpace, int], BaseSampler]] = {
 }
 """What each contestant is called, and how it is made."""
 
-MEMOISED = frozenset({"tpe-distinct"})
-"""Contestants whose repeats cost nothing: the known score is told at once, and another network asked for."""
-MAX_REPEATS = 20
-"""Repeats in a row after which a memoised contestant is given a network that it has not tried, drawn uniformly."""
+DISTINCT = frozenset({"tpe-distinct"})
+"""Contestants whose repeats cost nothing: such a trial is failed, which TPE does not look at, and another asked for."""
+MAX_REPEATS = 10
+"""Repeats in a row after which such a contestant is given a network that it has not tried, drawn uniformly."""

@@ -17,8 +17,9 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
-from benchmarks.table.contestants import CONTESTANTS, MAX_REPEATS, MEMOISED
+from benchmarks.table.contestants import CONTESTANTS, DISTINCT, MAX_REPEATS
 from benchmarks.table.table import Table, TableError
 from mfas_optuna import MFASSampler, SearchSpace
 
@@ -122,7 +123,7 @@ def replay(
         table.check_space(sampler.space)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     answers = Answers.draw(table, seed)
-    search = _Search(table, study, answers, seed, is_memoised=contestant in MEMOISED)
+    search = _Search(table, study, seed, is_distinct=contestant in DISTINCT)
     clock = random.Random(f"clock {seed}")
     running: list[tuple[float, int, optuna.Trial, int]] = []
     networks: list[int] = []
@@ -146,12 +147,11 @@ def replay(
 class _Search:
     """Asks for networks that are to be trained."""
 
-    def __init__(self, table: Table, study: optuna.Study, answers: Answers, seed: int, *, is_memoised: bool) -> None:
+    def __init__(self, table: Table, study: optuna.Study, seed: int, *, is_distinct: bool) -> None:
         self._table = table
         self._study = study
-        self._answers = answers
         self._rng = random.Random(f"repeats {seed}")
-        self._is_memoised = is_memoised
+        self._is_distinct = is_distinct
         self._tried: set[int] = set()
 
     def ask(self, *, may_wait: bool) -> tuple[optuna.Trial, int] | None:
@@ -161,14 +161,14 @@ class _Search:
             kind = sampler.decide(self._study).kind
             if kind == "done" or (kind == "wait" and may_wait):
                 return None
-        if self._is_memoised and len(self._tried) == space.size:
+        if self._is_distinct and len(self._tried) == space.size:
             return None
         for _ in range(MAX_REPEATS):
             trial = self._study.ask()
             network = space.index(space.suggest(trial))
-            if not (self._is_memoised and network in self._tried):
+            if not (self._is_distinct and network in self._tried):
                 break
-            self._study.tell(trial, float(self._answers.observed_N[network]))
+            self._study.tell(trial, state=TrialState.FAIL)
         else:
             network = self._rng.choice([index for index in range(space.size) if index not in self._tried])
             self._study.enqueue_trial(space.parameters(space.architecture(network)))
