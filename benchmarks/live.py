@@ -142,12 +142,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5, help="searches of each contestant, at least 2")
     parser.add_argument("--trials", type=int, help="of each search [default: as many as the study plans]")
+    parser.add_argument(
+        "--n-validation", type=int, help="validation pairs [default: the study's]; the tables have 10000"
+    )
     parser.add_argument("--retrain", type=int, default=3)
     parser.add_argument("--long-epochs", type=int, default=30)
     parser.add_argument("--out", type=Path, help="folder of the databases and rows.jsonl [default: a temporary one]")
     given = parser.parse_args(argv)
     spec, home = settings.load_spec(settings.find_study(given.study)), settings.home_folder()
     trials = given.trials or spec.n_trials_planned()
+    if given.n_validation:
+        dataset = spec.dataset.model_copy(update={"n_validation": given.n_validation})
+        spec = spec.model_copy(update={"dataset": dataset})
     search_settings = spec.search.model_copy(update={"n_iterations": "unlimited", "n_trials": trials})
     spec = spec.model_copy(update={"search": search_settings})
     torch.set_num_threads(1)

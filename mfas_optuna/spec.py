@@ -213,9 +213,9 @@ class SearchSettings(_Settings):
     """Finished trials after which the search ends; absent: when the schedule ends. Needed by random and tpe, whose
     default is what the schedule would take."""
     temperature_max: float | None = Field(default=None, gt=0)
-    """T_max: temperature at the first step; absent: 10 in mode paper, 1 in mode calibrated."""
-    temperature_min: float = Field(default=0.2, gt=0)
-    """T_min: temperature it falls towards."""
+    """T_max: temperature at the first step; absent: 10 in mode paper, 0.1 in mode calibrated."""
+    temperature_min: float | None = Field(default=None, gt=0)
+    """T_min: temperature it falls towards; absent: 0.2 in mode paper, 0.05 in mode calibrated."""
     temperature_decay: float = Field(default=4.0, gt=0)
     """sigma of the schedule exp(-(s+1)^2 / sigma^2), in steps."""
     pruner: Literal["none", "median", "successive_halving"] = "none"
@@ -229,10 +229,12 @@ class SearchSettings(_Settings):
 
     @model_validator(mode="after")
     def _ranges(self) -> SearchSettings:
-        if self.temperature_max is not None and self.temperature_min >= self.temperature_max:
-            raise ValueError(
-                f"temperature_min must be below temperature_max ({self.temperature_max}), found {self.temperature_min}"
-            )
+        lowest, highest = (
+            self.temperature_min,
+            self.temperature_max,
+        )  # A default of one depends on the mode: the sampler's.
+        if lowest is not None and highest is not None and lowest >= highest:
+            raise ValueError(f"temperature_min must be below temperature_max ({highest}), found {lowest}")
         if self.n_iterations == "unlimited" and self.n_trials is None:
             raise ValueError('with n_iterations = "unlimited" the search never ends: give n_trials')
         return self

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mfas_optuna.search import proposal as proposals
 from mfas_optuna.search.history import Evaluation, View
+from mfas_optuna.search.linear import LinearSurrogate
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.search.steps import Schedule, SearchStep
 from mfas_optuna.search.surrogate import Surrogate
@@ -21,6 +22,8 @@ from mfas_optuna.trials import Plan
 
 MAX_SURROGATE_TRIALS = 1000
 """In mode calibrated the surrogate is fitted to the newest so many evaluations at most."""
+SMALLEST_DEVIATION = 1e-12
+"""Scores that deviate less, in units of their mean, do not differ."""
 
 
 class Planner:
@@ -113,12 +116,18 @@ class Planner:
         if self._mode == "paper":
             return self._predict_stepwise(evaluations, candidates)
         newest = evaluations[-MAX_SURROGATE_TRIALS:]
-        scores = np.array([evaluation.score for evaluation in newest])
-        deviation = float(scores.std()) or 1.0
+        known = [evaluation.architecture for evaluation in newest]
+        scores_N = np.array([evaluation.score for evaluation in newest])
+        mean, deviation = float(scores_N.mean()), float(scores_N.std())
+        if not deviation > SMALLEST_DEVIATION * max(1.0, abs(mean)):  # Nothing to learn, and no noise to follow.
+            return np.full(len(candidates), mean)
+        standardised_N = (scores_N - mean) / deviation
         seed = seed_from(self._seed, "surrogate", step.iteration, step.depth)
-        surrogate = Surrogate(self._space, seed=seed, bounded=False)
-        surrogate.update([evaluation.architecture for evaluation in newest], (scores - scores.mean()) / deviation)
-        return np.asarray(surrogate.predict(candidates) * deviation + scores.mean())
+        recurrent, linear = Surrogate(self._space, seed=seed, bounded=False), LinearSurrogate(self._space)
+        recurrent.update(known, standardised_N)
+        linear.fit(known, standardised_N)
+        predicted_C = (recurrent.predict(candidates) + linear.predict(candidates)) / 2
+        return np.asarray(predicted_C * deviation + mean)
 
     def _predict_stepwise(
         self, evaluations: Sequence[Evaluation], candidates: Sequence[Architecture]

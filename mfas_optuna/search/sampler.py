@@ -27,7 +27,7 @@ from mfas_optuna.search.history import History, View
 from mfas_optuna.search.plan import Planner
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.search.steps import Decision, Schedule, SearchStep
-from mfas_optuna.search.temperature import TemperatureSchedule
+from mfas_optuna.search.temperature import TEMPERATURES, TemperatureSchedule
 from mfas_optuna.space import Architecture, FusionLayer, SearchSpace
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class MFASSampler(BaseSampler):
         mode: Literal["calibrated", "paper"] = "calibrated",
         seed: int | None = None,
         temperature_max: float | None = None,
-        temperature_min: float = 0.2,
+        temperature_min: float | None = None,
         temperature_decay: float = 4.0,
         quorum: float = 0.8,
     ) -> None:
@@ -74,8 +74,8 @@ class MFASSampler(BaseSampler):
             mode: `paper` is Algorithm 1 to the letter and needs scores to maximise within [0, 1]; `calibrated` takes
                 any finite scores, either direction, and never trains a network twice.
             seed: Seed of every draw; None draws one, so that workers would differ: give one for several workers.
-            temperature_max: T_max; None: 10 in mode paper, 1 in mode calibrated.
-            temperature_min: T_min.
+            temperature_max: T_max; None: 10 in mode paper, 0.1 in mode calibrated.
+            temperature_min: T_min; None: 0.2 in mode paper, 0.05 in mode calibrated.
             temperature_decay: sigma of the schedule, in steps.
             quorum: Fraction of a step that must be finished before the next one opens.
 
@@ -90,9 +90,11 @@ class MFASSampler(BaseSampler):
             raise SamplerError(f"samples_per_step must be at least 1, found {samples_per_step}.")
         if not 0 < quorum <= 1:
             raise SamplerError(f"quorum must lie in (0, 1], found {quorum}.")
-        highest = temperature_max if temperature_max is not None else (10.0 if mode == "paper" else 1.0)
-        if not 0 < temperature_min < highest:
-            raise SamplerError(f"temperature_min must lie in (0, {highest}), found {temperature_min}.")
+        default_highest, default_lowest = TEMPERATURES[mode]
+        highest = default_highest if temperature_max is None else temperature_max
+        lowest = default_lowest if temperature_min is None else temperature_min
+        if not 0 < lowest < highest:
+            raise SamplerError(f"temperature_min must lie in (0, {highest}), found {lowest}.")
         if not temperature_decay > 0:
             raise SamplerError(f"temperature_decay must be above 0, found {temperature_decay}.")
         self.space = space
@@ -105,7 +107,7 @@ class MFASSampler(BaseSampler):
             repeat_depth_one=mode == "paper",
             quorum=quorum,
         )
-        temperatures = TemperatureSchedule(highest, temperature_min, temperature_decay)
+        temperatures = TemperatureSchedule(highest, lowest, temperature_decay)
         self._planner = Planner(space, self.schedule, temperatures, mode=mode, seed=self.seed)
         self._independent = RandomSampler(seed=self.seed % 2**32)
         self._forget()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+TEMPERATURES = {"paper": (10.0, 0.2), "calibrated": (0.1, 0.05)}
+"""T_max and T_min of each mode; the authors' code has those of mode paper."""
+
 
 @dataclass(frozen=True, slots=True)
 class TemperatureSchedule:

@@ -443,7 +443,7 @@ def test_an_added_trial_is_history() -> None:
     "settings",
     [
         {"mode": "fast"}, {"n_iterations": 0}, {"samples_per_step": 0}, {"quorum": 0.0}, {"quorum": 1.1},
-        {"temperature_min": 0.0}, {"temperature_min": 2.0}, {"temperature_max": 0.1}, {"temperature_decay": 0.0},
+        {"temperature_min": 0.0}, {"temperature_min": 2.0}, {"temperature_max": 0.05}, {"temperature_decay": 0.0},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(settings: dict[str, object]) -> None:
