@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from benchmarks.report import machine
 from benchmarks.table import table as tables
+from benchmarks.table.ablations import ABLATIONS
 from benchmarks.table.contestants import CONTESTANTS
 from benchmarks.table.landscapes import LANDSCAPES
 from mfas_optuna import spec as settings
@@ -18,7 +19,7 @@ from mfas_optuna.errors import MfasError
 DEFAULT_TABLES = ("digits", "avmnist-transfer")
 DEFAULT_CONTESTANTS = ("calibrated", "paper", "uniform", "random", "tpe", "tpe-distinct", "nsga2")
 CHECKPOINTS = (30, 60, 90, 180)
-MAX_TRIALS = {"gp": 60}
+MAX_TRIALS = {"gp": 60, "tpe-distinct": 90}
 """Contestants that are given fewer trials, because each of their asks takes long."""
 
 
@@ -33,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     again = commands.add_parser("replay", help="let samplers search the stored tables, and compare them")
     again.add_argument("names", nargs="*", default=list(DEFAULT_TABLES), metavar="NAME", help="[default: %(default)s]")
     again.add_argument(
-        "--contestants", nargs="+", choices=CONTESTANTS, default=list(DEFAULT_CONTESTANTS), metavar="NAME"
+        "--contestants",
+        nargs="+",
+        choices=[*CONTESTANTS, *ABLATIONS],
+        default=list(DEFAULT_CONTESTANTS),
+        metavar="NAME",
+        help=", ".join([*CONTESTANTS, *ABLATIONS]),
     )
     again.add_argument(
         "--seeds", type=int, default=30, help="paired searches of each contestant [default: %(default)s]"

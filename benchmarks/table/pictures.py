@@ -22,6 +22,9 @@ COLOURS = {
     "nsga2": "#8e44ad",
 }
 
+FROM_TRIAL = 50
+"""What a contestant has by then is shown, and what is better; depth 1 alone would take most of the picture."""
+
 
 def draw(comparison: Comparison, file: Path, *, every: int = 5) -> None:
     """Draw one table's comparison as an SVG file."""
@@ -36,9 +39,10 @@ def draw(comparison: Comparison, file: Path, *, every: int = 5) -> None:
             means_RT = 100 * np.array([[trace.top_mean(int(n)) for n in known] for trace in traces])
             mean_T = means_RT.mean(axis=0)
             half_T = 1.96 * means_RT.std(axis=0, ddof=1) / len(traces) ** 0.5
-            axes.plot(known, mean_T, color=COLOURS[name], label=name, linewidth=2 if name == "calibrated" else 1.2)
-            axes.fill_between(known, mean_T - half_T, mean_T + half_T, color=COLOURS[name], alpha=0.18, linewidth=0)
-            lowest.append(float(np.interp(30, known, mean_T)))
+            colour = COLOURS.get(name)  # None: the next of the cycle, for ablations.
+            (line,) = axes.plot(known, mean_T, color=colour, label=name, linewidth=2 if name == "calibrated" else 1.2)
+            axes.fill_between(known, mean_T - half_T, mean_T + half_T, color=line.get_color(), alpha=0.18, linewidth=0)
+            lowest.append(float(np.interp(FROM_TRIAL, known, mean_T)))
         axes.set_ylim(bottom=min(lowest))
         axes.set_xlabel("trials")
         axes.set_ylabel(f"true mean score of the top {N_TOP}, %")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
+from benchmarks.table.ablations import ABLATIONS
 from benchmarks.table.contestants import CONTESTANTS, DISTINCT, MAX_REPEATS
 from benchmarks.table.table import Table, TableError
 from mfas_optuna import MFASSampler, SearchSpace
@@ -108,7 +109,7 @@ def replay(
 
     Args:
         table: Where.
-        contestant: A name of `CONTESTANTS`, or what makes the sampler from a space and a seed.
+        contestant: A name of `CONTESTANTS` or `ABLATIONS`, or what makes the sampler from a space and a seed.
         seed: Of the sampler, of what it observes, and of how long trials take.
         n_trials: Trials; a search that ends by itself, or has tried every network, ends before.
         n_workers: Simulated workers: each asks as soon as its last trial has ended; a trial takes 0.5 to 1.5 units of
@@ -117,7 +118,7 @@ def replay(
     Raises:
         TableError: The sampler searches another space than the table's.
     """
-    make = CONTESTANTS[contestant] if isinstance(contestant, str) else contestant
+    make = {**CONTESTANTS, **ABLATIONS}[contestant] if isinstance(contestant, str) else contestant
     sampler = make(table.space, seed)
     if isinstance(sampler, MFASSampler):
         table.check_space(sampler.space)
