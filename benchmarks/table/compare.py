@@ -8,6 +8,7 @@ Shapes: R search seeds.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -153,6 +154,7 @@ def _start(table: Table) -> None:
     _table = table
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("mfas_optuna").setLevel(logging.ERROR)  # Mode paper warns in each search.
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 

@@ -501,3 +501,11 @@ def test_a_trial_that_died_while_being_asked_for_holds_no_slot_for_ever(monkeypa
     run(study)
     assert study.sampler.is_finished(study)
     assert len(study.trials) == N_PLANNED + 1
+
+
+def test_scores_that_do_not_differ_are_no_reason_to_prefer_a_network() -> None:
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(samples_per_step=4))
+    study.optimize(lambda trial: 0.5 + 0 * SPACE.suggest(trial).depth, n_trials=16)
+    leaders = [trial for trial in study.trials if "n_effective" in trial.user_attrs]
+    assert leaders
+    assert all(trial.user_attrs["n_effective"] == pytest.approx(trial.user_attrs["n_candidates"]) for trial in leaders)
