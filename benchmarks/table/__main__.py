@@ -101,9 +101,19 @@ def _replay(given: argparse.Namespace) -> None:
 
 def _card(name: str) -> None:
     table = tables.load(name)
-    print(json.dumps(table.card, indent=2, ensure_ascii=False))
+    card = dict(table.card)
+    print(f"{name}: {card.pop('what')}; study {card.pop('study')}")
     print(f"{table.space}\n{table.hits_NS.shape[0]} networks, {table.hits_NS.shape[1]} trainings each")
-    print(f"Deviation between the networks of the best tenth / seed noise: {table.separation():.2f}")
+    print(f"validation pairs: {table.n_rows} of each split; {card.pop('splits')}")
+    print(f"weights: {card.pop('weights')}; {card.pop('group')} networks at once")
+    best = int(table.scores.mean(axis=1).argmax())
+    print(
+        f"mean score {table.scores.mean():.4f}; best {table.scores[best].mean():.4f}, "
+        f"{table.space.architecture(best).paper_notation()} with {table.parameters_N[best]:,} parameters"
+    )
+    print(f"deviation between the networks of the best tenth / seed noise: {table.separation():.2f}")
+    print(card.pop("data").rstrip())
+    print(json.dumps(card, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":
