@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.report import table as markdown
-from benchmarks.table.replay import Trace, replay
+from benchmarks.table.replay import N_TOP, Trace, replay
 from benchmarks.table.table import Table
 
 UNIT = 1e-4
@@ -79,6 +79,12 @@ class Comparison:
         """Return the true mean score of the top five after so many trials, (R,)."""
         return np.array([trace.top_mean(n_trials) for trace in self.traces[contestant]])
 
+    def ceiling(self) -> float:
+        """Return the true mean score of the five that would show the best scores, had every network been tried."""
+        everything = np.arange(len(self.table.hits_NS))
+        traces = next(iter(self.traces.values()))
+        return float(np.mean([Trace(everything, trace.answers).top_mean(len(everything)) for trace in traces]))
+
     def regrets(self, contestant: str, n_trials: int) -> NDArray[np.float64]:
         """Return the simple regret after so many trials, (R,)."""
         return np.array([trace.regret(n_trials) for trace in self.traces[contestant]])
@@ -97,7 +103,9 @@ class Comparison:
             f"### {table.name}: {table.card['what']}",
             "",
             f"{n_networks} networks, {n_seeds} trainings each; {n_searches} searches of each contestant. Between the "
-            f"networks of the best tenth, deviation / seed noise: {separation:.2f}{can}.",
+            f"networks of the best tenth, deviation / seed noise: {separation:.2f}{can}. Had a search tried every "
+            f"network, its top {N_TOP} would truly score {100 * self.ceiling():.2f} %; the truly best {N_TOP} score "
+            f"{100 * np.sort(table.scores.mean(axis=1))[-N_TOP:].mean():.2f} %, seen after the fact.",
             "",
             markdown(
                 [
