@@ -208,7 +208,7 @@ class SearchSettings(_Settings):
     n_iterations: Annotated[int, Field(ge=1)] | Literal["unlimited"] = 3
     """E_search: how often depth 1 to L is gone through; `"unlimited"`: until `n_trials`."""
     samples_per_step: int = Field(default=15, ge=1)
-    """K: architectures sampled at each depth above 1."""
+    """K: architectures trained at each depth; in mode paper at each depth above 1, and all of depth 1."""
     n_trials: int | None = Field(default=None, ge=1)
     """Finished trials after which the search ends; absent: when the schedule ends. Needed by random and tpe, whose
     default is what the schedule would take."""
@@ -341,7 +341,9 @@ class StudySpec(_Settings):
         n_iterations = search.n_iterations
         if n_iterations == "unlimited":  # The validator saw to it that n_trials is given then.
             raise AssertionError("unreachable")
-        depth_one = space.size_at(1) * (n_iterations if search.mode == "paper" else 1)
+        depth_one = space.size_at(1) * n_iterations
+        if search.mode == "calibrated":  # Each network once, K in an iteration.
+            depth_one = min(space.size_at(1), search.samples_per_step * n_iterations)
         deeper = (min(search.samples_per_step, space.size_at(depth)) for depth in range(2, space.max_depth + 1))
         return depth_one + n_iterations * sum(deeper)
 

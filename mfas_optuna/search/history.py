@@ -101,7 +101,7 @@ class View:
     def parents(self, step: SearchStep) -> list[int]:
         """Return the indices of the networks that a step above depth 1 extends, each once, sorted."""
         before = self._schedule.parents_of(step)
-        return [] if before is None else sorted(set(self.ledger.record(before).complete))
+        return sorted({network for one in before for network in self.ledger.record(one).complete})
 
     def unseen_pairs(self) -> dict[SearchStep, list[tuple[float, float]]]:
         """Return predicted and measured score of each step's networks that had not been evaluated when predicted.

@@ -70,9 +70,10 @@ class MFASSampler(BaseSampler):
             space: What may be proposed.
             n_iterations: E_search, how often depth 1 to L is gone through (3 in the paper); None: until the study's
                 own limit, or, in mode calibrated, until a whole iteration finds nothing new.
-            samples_per_step: K, networks trained at each depth above 1.
+            samples_per_step: K, networks trained at each depth; in mode paper at each depth above 1.
             mode: `paper` is Algorithm 1 to the letter and needs scores to maximise within [0, 1]; `calibrated` takes
-                any finite scores, either direction, and never trains a network twice.
+                any finite scores, either direction, never trains a network twice, and spreads depth 1 over the
+                first iterations, K networks each.
             seed: Seed of every draw; None draws one, so that workers would differ: give one for several workers.
             temperature_max: T_max; None: 10 in mode paper, 0.1 in mode calibrated.
             temperature_min: T_min; None: 0.2 in mode paper, 0.05 in mode calibrated.
@@ -104,6 +105,7 @@ class MFASSampler(BaseSampler):
             max_depth=space.max_depth,
             samples_per_step=samples_per_step,
             n_iterations=n_iterations,
+            n_depth_one=space.size_at(1),
             repeat_depth_one=mode == "paper",
             quorum=quorum,
         )

@@ -40,13 +40,16 @@ class Schedule:
         max_depth: L.
         samples_per_step: K.
         n_iterations: E_search; None for no end.
-        repeat_depth_one: Whether Gamma_1 is trained again in each iteration, as Algorithm 1 does.
+        n_depth_one: Networks of depth 1.
+        repeat_depth_one: Whether all of them are trained in each iteration, as Algorithm 1 does, or each once, K in an
+            iteration until none is left.
         quorum: Fraction of a step's slots that must be finished before the next step opens.
     """
 
     max_depth: int
     samples_per_step: int
     n_iterations: int | None
+    n_depth_one: int
     repeat_depth_one: bool
     quorum: float
 
@@ -55,7 +58,7 @@ class Schedule:
         iteration, depth = first or SearchStep(0, 1)
         while self.n_iterations is None or iteration < self.n_iterations:
             while depth <= self.max_depth:
-                if depth > 1 or iteration == 0 or self.repeat_depth_one:
+                if depth > 1 or iteration < self.n_depth_one_steps:
                     yield SearchStep(iteration, depth)
                 depth += 1
             iteration, depth = iteration + 1, 1
@@ -64,17 +67,23 @@ class Schedule:
         """Return the step's number from 0; steps that are left out count, so that it is iteration * L + depth - 1."""
         return step.iteration * self.max_depth + step.depth - 1
 
-    def parents_of(self, step: SearchStep) -> SearchStep | None:
-        """Return the step whose complete networks this step extends; None at depth 1."""
+    @property
+    def n_depth_one_steps(self) -> float:
+        """In how many iterations, from the first, networks of depth 1 are trained."""
+        return math.inf if self.repeat_depth_one else math.ceil(self.n_depth_one / self.samples_per_step)
+
+    def parents_of(self, step: SearchStep) -> tuple[SearchStep, ...]:
+        """Return the steps whose complete networks this step extends; none at depth 1."""
         if step.depth == 1:
-            return None
+            return ()
         if step.depth == 2 and not self.repeat_depth_one:
-            return SearchStep(0, 1)
-        return SearchStep(step.iteration, step.depth - 1)
+            n_steps = int(min(step.iteration + 1, self.n_depth_one_steps))
+            return tuple(SearchStep(iteration, 1) for iteration in range(n_steps))
+        return (SearchStep(step.iteration, step.depth - 1),)
 
     def slot_limit(self, step: SearchStep) -> int | None:
-        """Return the most slots that the step may have: K above depth 1, no limit at depth 1."""
-        return None if step.depth == 1 else self.samples_per_step
+        """Return the most slots that the step may have: K, or no limit where all of depth 1 is trained at once."""
+        return None if step.depth == 1 and self.repeat_depth_one else self.samples_per_step
 
     @property
     def max_over_draws(self) -> int:
@@ -290,9 +299,9 @@ class Ledger:
     def _is_barren(self, step: SearchStep) -> bool:
         """Whether the step can have no candidate because the step it extends is finished without a complete trial."""
         parents = self.schedule.parents_of(step)
-        if parents is None or self._opened_iteration < step.iteration:
+        if not parents or self._opened_iteration < step.iteration:
             return False
-        return self._is_finished(self._before_first_open) and not self.record(parents).complete
+        return self._is_finished(self._before_first_open) and not any(self.record(one).complete for one in parents)
 
     def decide(self, n_unrecorded: int, count_candidates: Callable[[SearchStep], int]) -> Decision:
         """Return what the next ask should do.

@@ -55,9 +55,11 @@ class World:
 
     def candidates(self, ledger: Ledger, step: SearchStep) -> list[int]:
         parents = self.schedule.parents_of(step)
-        if parents is None:
-            return list(range(1, N_LAYERS + 1))
-        complete = sorted(set(ledger.record(parents).complete))
+        if not parents:
+            earlier = () if self.schedule.repeat_depth_one else range(step.iteration)
+            taken = {network for i in earlier for network in ledger.record(SearchStep(i, 1)).networks}
+            return [network for network in range(1, N_LAYERS + 1) if network not in taken]
+        complete = sorted({network for one in parents for network in ledger.record(one).complete})
         return [N_LAYERS * parent + layer for parent in complete for layer in range(1, N_LAYERS + 1)]
 
     def decide(self, before: int) -> tuple[Ledger, Decision]:
@@ -171,7 +173,7 @@ def test_any_interleaving(
     repeat: bool,
     max_depth: int,
 ) -> None:
-    world = World(Schedule(max_depth, k, 2, repeat, quorum))
+    world = World(Schedule(max_depth, k, 2, N_LAYERS, repeat, quorum))
     work(world, random.Random(seed), paces, trouble, n_ticks)
     world.finish()
     world.check()

@@ -224,9 +224,9 @@ def test_mode_paper_warns_once_a_study(caplog: pytest.LogCaptureFixture) -> None
 
 def test_who_does_not_lead_does_not_warn(caplog: pytest.LogCaptureFixture) -> None:
     study = make_study(make_sampler(temperature_max=50.0))
-    study.optimize(objective(), n_trials=8)
+    study.optimize(objective(), n_trials=4)
     study.ask()
     study.sampler = make_sampler(temperature_max=50.0)
     study.ask()
-    assert [proposal_of(trial).slot for trial in study.trials[8:]] == [0, 1]
+    assert [proposal_of(trial).slot for trial in study.trials[4:]] == [0, 1]
     assert len(warnings_in(caplog)) == 1

@@ -44,7 +44,7 @@ def test_the_whole_schedule_and_then_the_end() -> None:
     assert len(study.trials) == N_PLANNED
     assert sampler.is_finished(study)
     steps = Counter((iteration, depth) for iteration, depth, _, _, _ in places(study))
-    assert steps == {(0, 1): 8, (0, 2): 4, (0, 3): 4, (1, 2): 4, (1, 3): 4}
+    assert steps == {(iteration, depth): 4 for iteration in (0, 1) for depth in (1, 2, 3)}
 
 
 def test_every_network_extends_one_completed_at_the_depth_below() -> None:
@@ -53,8 +53,9 @@ def test_every_network_extends_one_completed_at_the_depth_below() -> None:
         proposal = proposal_of(trial)
         parent = SPACE.architecture(proposal.network).parent
         if parent is not None:
-            iteration = 0 if proposal.depth == 2 else proposal.iteration
-            assert SPACE.index(parent) in networks_of(study, iteration, proposal.depth - 1)
+            iterations = range(proposal.iteration + 1) if proposal.depth == 2 else [proposal.iteration]
+            below = [network for each in iterations for network in networks_of(study, each, proposal.depth - 1)]
+            assert SPACE.index(parent) in below
 
 
 def test_calibrated_never_trains_a_network_twice() -> None:
@@ -221,9 +222,9 @@ def test_an_ask_never_waits_for_training() -> None:
 
 def test_asked_for_while_it_should_wait_it_over_draws_from_the_plan() -> None:
     study = make_study(make_sampler())
-    study.optimize(objective(), n_trials=8)
+    study.optimize(objective(), n_trials=4)
     asked = [study.ask() for _ in range(9)]
-    proposals = [proposal_of(trial) for trial in study.trials[8:]]
+    proposals = [proposal_of(trial) for trial in study.trials[4:]]
     assert len({proposal.network for proposal in proposals}) == len(asked)
     assert all((proposal.iteration, proposal.depth) == (0, 2) for proposal in proposals)
     assert [proposal.is_over_draw for proposal in proposals] == [False] * 4 + [True] * 5
@@ -285,7 +286,7 @@ def test_failed_networks_are_tried_again_and_left_out_in_the_end(
     study, network = failing(*reasons)
     assert (network in networks_of(study, 0, 1)) == is_tried_again
     assert study.sampler.is_finished(study)
-    assert len(networks_of(study, 0, 1)) == 8 - (not is_tried_again)
+    assert len(networks_of(study, 0, 1)) == 4
 
 
 def test_an_objective_that_raises_is_a_recorded_failure() -> None:
@@ -301,7 +302,8 @@ def test_an_objective_that_raises_is_a_recorded_failure() -> None:
     assert study.sampler.is_finished(study)
     failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
     assert {trial.user_attrs["failure"] for trial in failed} == {"error"}
-    assert max(Counter(proposal_of(trial).network for trial in failed).values()) == 2
+    places_of = [proposal_of(trial) for trial in failed]
+    assert max(Counter((place.iteration, place.depth, place.network) for place in places_of).values()) == 2
 
 
 @pytest.mark.parametrize("how", ["fail", "prune"])
@@ -477,17 +479,18 @@ def test_without_a_seed_one_is_drawn() -> None:
 def test_calibrated_does_not_plan_a_network_that_is_running() -> None:
     """An over-draw of one iteration that still runs when the next one is planned."""
     study = make_study(make_sampler(TWO_DEEP, quorum=0.5))
-    study.optimize(objective(TWO_DEEP), n_trials=8)
+    study.optimize(objective(TWO_DEEP), n_trials=4)
     slots = [study.ask() for _ in range(4)]
     over_draw = study.ask()
     assert proposal_of(study.trials[-1]).is_over_draw
     for trial in slots:
         study.tell(trial, score(TWO_DEEP.suggest(trial)))
     running = proposal_of(study.trials[-1]).network
-    study.optimize(objective(TWO_DEEP), n_trials=3)
+    study.optimize(objective(TWO_DEEP), n_trials=7)
     plans = [records.read_plan(trial.system_attrs) for trial in study.trials]
-    assert [plan.iteration for plan in plans if plan is not None] == [0, 0, 1]
-    assert running not in next(plan.networks for plan in plans if plan is not None and plan.iteration == 1)
+    assert [plan.iteration for plan in plans if plan is not None] == [0, 0, 1, 1]
+    of_step = {(plan.iteration, plan.depth): plan.networks for plan in plans if plan is not None}
+    assert running not in of_step[1, 2]
     study.tell(over_draw, score(TWO_DEEP.suggest(over_draw)))
 
 

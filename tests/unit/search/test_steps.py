@@ -14,7 +14,7 @@ from mfas_optuna.search.steps import (
     StepTrial,
 )
 
-SCHEDULE = Schedule(max_depth=3, samples_per_step=5, n_iterations=2, repeat_depth_one=False, quorum=0.8)
+SCHEDULE = Schedule(max_depth=3, samples_per_step=5, n_iterations=2, n_depth_one=4, repeat_depth_one=False, quorum=0.8)
 FIRST, SECOND = SearchStep(0, 1), SearchStep(0, 2)
 
 
@@ -28,9 +28,9 @@ class Play:
 
     def count_candidates(self, step: SearchStep) -> int:
         parents = self.ledger.schedule.parents_of(step)
-        if parents is None:
+        if not parents:
             return self.gamma_1
-        return 100 if self.ledger.record(parents).complete else 0
+        return 100 if any(self.ledger.record(one).complete for one in parents) else 0
 
     def decide(self, n_unrecorded: int = 0) -> Decision:
         return self.ledger.decide(n_unrecorded, self.count_candidates)
@@ -60,17 +60,29 @@ class Play:
             self.add(step, slot, state)
 
 
+def test_depth_one_is_spread_over_the_first_iterations() -> None:
+    schedule = Schedule(
+        max_depth=2, samples_per_step=5, n_iterations=4, n_depth_one=12, repeat_depth_one=False, quorum=0.8
+    )
+    assert [step for step in schedule.steps() if step.depth == 1] == [(0, 1), (1, 1), (2, 1)]
+    assert schedule.slot_limit(SearchStep(0, 1)) == 5
+    assert schedule.parents_of(SearchStep(1, 2)) == ((0, 1), (1, 1))
+    assert schedule.parents_of(SearchStep(3, 2)) == ((0, 1), (1, 1), (2, 1))
+
+
 def test_schedule_leaves_out_depth_one_after_the_first_iteration() -> None:
     assert list(SCHEDULE.steps()) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]
-    assert SCHEDULE.parents_of(SearchStep(1, 2)) == (0, 1)
-    assert SCHEDULE.parents_of(SearchStep(1, 3)) == (1, 2)
+    assert SCHEDULE.parents_of(SearchStep(1, 2)) == ((0, 1),)
+    assert SCHEDULE.parents_of(SearchStep(1, 3)) == ((1, 2),)
     assert [SCHEDULE.position(step) for step in SCHEDULE.steps()] == [0, 1, 2, 4, 5]
 
 
 def test_schedule_of_algorithm_1_repeats_depth_one() -> None:
-    schedule = Schedule(max_depth=2, samples_per_step=5, n_iterations=2, repeat_depth_one=True, quorum=0.8)
+    schedule = Schedule(
+        max_depth=2, samples_per_step=5, n_iterations=2, n_depth_one=4, repeat_depth_one=True, quorum=0.8
+    )
     assert list(schedule.steps()) == [(0, 1), (0, 2), (1, 1), (1, 2)]
-    assert schedule.parents_of(SearchStep(1, 2)) == (1, 1)
+    assert schedule.parents_of(SearchStep(1, 2)) == ((1, 1),)
 
 
 def test_an_empty_study_begins_with_slot_0_of_depth_1() -> None:
@@ -265,7 +277,9 @@ def test_a_copy_does_not_change_the_original() -> None:
 
 
 def test_without_a_number_of_iterations_it_goes_on_while_there_is_something_new() -> None:
-    play = Play(Schedule(max_depth=2, samples_per_step=5, n_iterations=None, repeat_depth_one=False, quorum=0.8))
+    play = Play(
+        Schedule(max_depth=2, samples_per_step=5, n_iterations=None, n_depth_one=4, repeat_depth_one=False, quorum=0.8)
+    )
     play.fill(FIRST, 4)
     for iteration in range(50):
         assert play.decide() == Decision("slot", SearchStep(iteration, 2), 0, 0, 5)
