@@ -22,7 +22,7 @@ COLOURS = {
     "nsga2": "#8e44ad",
 }
 
-FROM_TRIAL = 50
+FROM_TRIAL = 30
 """What a contestant has by then is shown, and what is better; depth 1 alone would take most of the picture."""
 
 

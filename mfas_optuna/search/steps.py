@@ -1,8 +1,8 @@
 """The schedule of Algorithm 1 as a pure function of what the stored trials say: which slot is next?
 
-Words: a *step* is a pair (iteration, depth). A step has *slots*, one for each network it trains: all of Gamma_1 at
-depth 1, at most K above. A trial *holds* a slot while it runs and when it is complete or pruned; a failed trial frees
-its slot. The *plan* of a step is the ordered list of networks that the holder of slot 0 published; slots take
+Words: a *step* is a pair (iteration, depth). A step has *slots*, one for each network it trains: at most K, or all of
+Gamma_1 at depth 1 in mode paper. A trial *holds* a slot while it runs and when it is complete or pruned; a failed trial
+frees its slot. The *plan* of a step is the ordered list of networks that the holder of slot 0 published; slots take
 networks from its front. An *over-draw* is a network of a plan taken beyond the slots, so that a worker has something
 to do while the last trials of a step are running.
 

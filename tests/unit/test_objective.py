@@ -68,7 +68,7 @@ class Bench:
         self.weights = folder / "weights"
         features = open_features(folder / "features", {}, rebuild_command="")
         self.runner = TrialRunner(self.spec, features, self.weights, torch.device("cpu"))
-        self.sampler = MFASSampler(self.spec.search_space(), seed=0, samples_per_step=4)
+        self.sampler = MFASSampler(self.spec.search_space(), seed=0, samples_per_step=8)
         pruner = optuna.pruners.NopPruner()
         self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=pruner)
 
