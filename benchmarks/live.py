@@ -27,9 +27,8 @@ from optuna.trial import TrialState
 
 from benchmarks.report import machine
 from benchmarks.report import table as markdown
-from benchmarks.sharing import Silent, long_scores, request_for
+from benchmarks.sharing import Silent, best_first, long_scores, request_for
 from benchmarks.table.compare import Difference
-from mfas_optuna import Architecture
 from mfas_optuna import spec as settings
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.worker import prepare, search
@@ -82,14 +81,8 @@ def measure(
     started = time.perf_counter()
     study = search(request, Silent()).study
     seconds = time.perf_counter() - started
-    space = spec.search_space()
-    complete = [trial for trial in study.get_trials() if trial.state == TrialState.COMPLETE]
-    seen: dict[Architecture, float] = {}
-    for trial in sorted(complete, key=lambda trial: (-trial.values[0], trial.number)):
-        architecture = space.from_parameters(trial.params)
-        if architecture is None:
-            raise AssertionError("A trial of the search is not of its space.")
-        seen.setdefault(architecture, trial.values[0])
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    seen = best_first(complete, spec)
     top = list(seen)[:N_TOP]
     brief = [long_scores(spec, features, top, spec.training.epochs, seed=1000 * seed + turn) for turn in range(retrain)]
     long = long_scores(spec, features, top, long_epochs, seed=seed)

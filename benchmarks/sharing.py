@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import torch
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import kendalltau
 
 from mfas_optuna import Architecture
@@ -116,6 +116,18 @@ def long_scores(
     return scores
 
 
+def best_first(complete: Sequence[FrozenTrial], spec: StudySpec) -> dict[Architecture, float]:
+    """Return every network of complete trials once, with its best score, the best first."""
+    space = spec.search_space()
+    ranked: dict[Architecture, float] = {}
+    for trial in sorted(complete, key=lambda trial: (-trial.values[0], trial.number)):
+        architecture = space.from_parameters(trial.params)
+        if architecture is None:
+            raise AssertionError("A trial of the search is not of its space.")
+        ranked.setdefault(architecture, trial.values[0])
+    return ranked
+
+
 def spread(ranked: Sequence[Architecture], n: int) -> list[Architecture]:
     """Return the five best and others evenly spread over the ranks, n in all."""
     places = dict.fromkeys([*range(5), *(round(place) for place in np.linspace(5, len(ranked) - 1, n - 5))])
@@ -141,13 +153,8 @@ def measure(
     started = time.perf_counter()
     study = search(request, Silent()).study
     seconds = time.perf_counter() - started
-    space = spec.search_space()
-    complete = [trial for trial in study.get_trials() if trial.state == TrialState.COMPLETE]
-    ranked: dict[Architecture, float] = {}
-    for trial in sorted(complete, key=lambda trial: (-trial.values[0], trial.number)):
-        architecture = space.from_parameters(trial.params)
-        assert architecture is not None
-        ranked.setdefault(architecture, trial.values[0])
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    ranked = best_first(complete, spec)
     sample = spread(list(ranked), n_sample)
     long = long_scores(spec, features, sample, long_epochs, seed)
     fresh = {epochs: long_scores(spec, features, sample, epochs, 100 + seed) for epochs in fresh_epochs}

@@ -229,10 +229,8 @@ class SearchSettings(_Settings):
 
     @model_validator(mode="after")
     def _ranges(self) -> SearchSettings:
-        lowest, highest = (
-            self.temperature_min,
-            self.temperature_max,
-        )  # A default of one depends on the mode: the sampler's.
+        # Of one alone the other is a default, which depends on the mode: the sampler checks it.
+        lowest, highest = self.temperature_min, self.temperature_max
         if lowest is not None and highest is not None and lowest >= highest:
             raise ValueError(f"temperature_min must be below temperature_max ({highest}), found {lowest}")
         if self.n_iterations == "unlimited" and self.n_trials is None:
