@@ -24,6 +24,7 @@ from mfas_optuna.spec import StudySpec
 from mfas_optuna.training.unimodal import train_unimodal
 from mfas_optuna.worker.loop import joint_size
 from mfas_optuna.worker.request import SearchRequest, choose_device
+from mfas_optuna.worker.samplers import make_sampler
 
 N_TIMED_SAMPLES = 512
 BYTES_A_TRIAL_RECORD = 20_000
@@ -62,8 +63,10 @@ def dry_run(request: SearchRequest) -> Estimate:
 
     Raises:
         DeviceError: The machine has no such device.
+        SamplerError: The sampler refuses its settings.
     """
     spec = request.spec
+    make_sampler(spec)  # Refuses what a search would refuse.
     device = choose_device(request.device)
     shape = shape_of(spec.dataset)
     rng = np.random.default_rng(spec.search.seed)
@@ -156,11 +159,13 @@ def _depths(spec: StudySpec, n_trials: int) -> list[int]:
     """Return the depth of each planned trial, as Algorithm 1 would visit them."""
     space, k = spec.search_space(), spec.search.samples_per_step
     depths: list[int] = []
+    n_left = space.size_at(1)  # Networks of depth 1 that mode calibrated has not trained yet.
     while len(depths) < n_trials:
-        repeat = not depths or spec.search.mode == "paper"
-        depths += [1] * (space.size_at(1) if repeat else 0)
+        n_of_one = space.size_at(1) if spec.search.mode == "paper" else min(k, n_left)
+        n_left -= n_of_one
+        depths += [1] * n_of_one
         for depth in range(2, space.max_depth + 1):
             depths += [depth] * min(k, space.size_at(depth))
-        if space.max_depth == 1 and not repeat:
+        if space.max_depth == 1 and n_of_one == 0:
             break
     return depths[:n_trials] or [1]

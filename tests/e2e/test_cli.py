@@ -194,6 +194,12 @@ def test_a_task_that_the_data_lack_is_refused_at_once(cli: Cli, command: list[st
     assert not cli.home.exists()
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_temperature_that_its_mode_refuses_is_refused_at_once(cli: Cli, options: list[str]) -> None:
+    cli.edit("samples_per_step = 4", "samples_per_step = 4\ntemperature_max = 0.04")
+    assert "temperature_min must lie in (0, 0.04), found 0.05" in refused(cli, *SEARCH, *options)
+
+
 def test_status_tells_how_the_surrogate_did(cli: Cli) -> None:
     assert "near-uniform" not in cli.run(*SEARCH, "--quiet").stderr
     status = cli.json("status", "--study", "tiny")
