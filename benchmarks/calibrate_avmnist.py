@@ -44,7 +44,7 @@ def measure(settings: AvmnistSettings, backbones: dict[str, LeNetSettings], data
         start = time.perf_counter()
         training = lenet.training
         generator = torch.Generator().manual_seed(training.seed)
-        model = build_backbone(lenet, in_channels=1, n_classes=dataset.n_classes, generator=generator)
+        model = build_backbone(lenet, in_channels=1, n_classes=dataset.target.n_outputs, generator=generator)
         result = train_unimodal(model, dataset, modality, training, device=torch.device("cpu"))
         print(
             f"{settings.snr_db:g} dB, {modality}: channels {lenet.channels}, {training.epochs} epochs, batch "

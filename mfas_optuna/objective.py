@@ -180,7 +180,7 @@ class TrialRunner:
             self._features.layout.widths(self._space),
             self._space.activations,
             width=self._spec.fusion.width,
-            n_classes=self._features.n_classes,
+            n_classes=self._features.target.n_outputs,
             dropout=self._spec.fusion.dropout,
             generator=generator,
         )

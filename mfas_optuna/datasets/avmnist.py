@@ -21,6 +21,7 @@ from mfas_optuna.datasets.dataset import SPLIT_NAMES
 from mfas_optuna.errors import DataError, DataNotFoundError
 from mfas_optuna.progress import Progress
 from mfas_optuna.spec import AvmnistSettings
+from mfas_optuna.target import Target
 
 MODALITIES = ("audio", "image")
 SAMPLE_RATE = 8000
@@ -29,7 +30,7 @@ N_SAMPLES = 7326
 
 _WINDOW, _HOP = 222, 64
 _RANGE_DB = 80.0
-_N_CLASSES = 10
+_TARGET = Target.of_classes(10)
 _ROWS_AT_ONCE = 256
 _FSDD_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
 _MIN_NOISE_POWER = 0.1
@@ -125,7 +126,7 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
         snr=settings.snr_db,
         pairs=", ".join(f"{size:,}" for size in sizes.values()),
     )
-    return store.Contents(card, _N_CLASSES, MODALITIES, {}, {"at_least_five": 2, "noise": len(noises)})
+    return store.Contents(card, _TARGET, MODALITIES, {}, {"at_least_five": 2, "noise": len(noises)})
 
 
 # Files.
@@ -165,7 +166,7 @@ def _read_mnist(root: Path) -> tuple[dict[str, npt.NDArray[np.float32]], dict[st
             )
         if len(images[split]) != len(labels[split]):
             raise DataError(f"{file}: {len(labels[split])} labels for {len(images[split])} images.")
-        wrong = np.flatnonzero((labels[split] < 0) | (labels[split] >= _N_CLASSES))
+        wrong = np.flatnonzero((labels[split] < 0) | (labels[split] >= _TARGET))
         if len(wrong):
             raise DataError(f"{file}: row {wrong[0]}: expected a label from 0 to 9, found {labels[split][wrong[0]]}.")
     return images, labels
@@ -209,7 +210,7 @@ def _read_speech(root: Path, progress: Progress) -> dict[str, dict[int, _Clips]]
         if position % 100 == 0:
             progress("reading spoken digits", position, len(files))
     for split, by_digit in speech.items():
-        absent = [digit for digit in range(_N_CLASSES) if digit not in by_digit]
+        absent = [digit for digit in range(_TARGET) if digit not in by_digit]
         if absent:
             raise DataError(f"{root / 'fsdd' / 'recordings'}: no recording of {absent} for the {split} split.")
     return speech

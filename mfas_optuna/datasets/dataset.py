@@ -8,9 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from mfas_optuna.datasets.samples import Layout
 from mfas_optuna.errors import DataError
+from mfas_optuna.target import Target
 
 SPLIT_NAMES = ("train", "validation", "test")
+
+_LABEL_TYPES = {"multiclass": "int64", "multilabel": "uint8", "regression": "float32"}
 
 # Rows looked at together by the check: keeps the memory flat on arrays larger than it.
 _ROWS_AT_ONCE = 1024
@@ -23,12 +27,12 @@ class Split:
     Attributes:
         inputs: For each modality an array [n, C, ...]: uint8, where a value v means v / 255, or float32. May be
             memory-mapped and read-only.
-        labels: int64 [n], the class of each pair.
+        labels: What is predicted of each pair, as `Target.kind` says: int64 [n], uint8 [n, C] or float32 [n, C].
         tasks: int64 [n] for each task besides the target, the class of each pair in it.
     """
 
     inputs: Mapping[str, npt.NDArray[np.generic]]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.generic]
     tasks: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -42,18 +46,22 @@ class Dataset:
     Attributes:
         name: Which data set.
         card: Plain text that says what the data are and where they come from.
-        n_classes: Labels are 0 to `n_classes` - 1.
+        target: What is predicted.
         splits: "train", "validation" and "test".
         fingerprint: SHA-256 of inputs and labels, hex.
         tasks: Number of classes of each task besides the target.
+        layouts: What the axes of each modality are; images where nothing is said.
+        stand_in: What generated data stand in for; empty for real data.
     """
 
     name: str
     card: str
-    n_classes: int
+    target: Target
     splits: Mapping[str, Split]
     fingerprint: str
     tasks: Mapping[str, int] = field(default_factory=dict)
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    stand_in: str = ""
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -72,7 +80,7 @@ class Dataset:
             there = ", ".join(self.tasks) or "none"
             raise DataError(f"{self.name}: no labels for the task {task!r}. Tasks that have some: {there}.")
         splits = {name: replace(split, labels=split.tasks[task]) for name, split in self.splits.items()}
-        return replace(self, n_classes=self.tasks[task], splits=splits)
+        return replace(self, target=Target.of_classes(self.tasks[task]), splits=splits)
 
 
 def check(dataset: Dataset) -> None:
@@ -92,11 +100,11 @@ def _problems(dataset: Dataset) -> Iterator[str]:
             yield f"{name}: the split is missing."
     expected: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
     for name, split in dataset.splits.items():
-        yield from _label_problems(name, split.labels, dataset.n_classes)
+        yield from _label_problems(name, split.labels, dataset.target)
         for task, n_classes in dataset.tasks.items():
             if len(split.tasks[task]) != len(split):
                 yield f"{name}, {task}: {len(split.tasks[task])} labels for {len(split)} pairs. Each pair needs one."
-            yield from _label_problems(f"{name}, {task}", split.tasks[task], n_classes)
+            yield from _label_problems(f"{name}, {task}", split.tasks[task], Target.of_classes(n_classes))
         if not split.inputs:
             yield f"{name}: no modality."
         for modality, array in split.inputs.items():
@@ -114,19 +122,27 @@ def _problems(dataset: Dataset) -> Iterator[str]:
             yield f"{name}, {modality}: the modality is missing from this split."
 
 
-def _label_problems(name: str, labels: npt.NDArray[np.int64], n_classes: int) -> Iterator[str]:
+def _label_problems(name: str, labels: npt.NDArray[np.generic], target: Target) -> Iterator[str]:
     if len(labels) == 0:
         yield f"{name}: the split is empty."
         return
-    if labels.ndim != 1 or labels.dtype != np.int64:
-        yield f"{name}: labels must be a row of int64, found {labels.dtype} {list(labels.shape)}."
+    dtype = _LABEL_TYPES[target.kind]
+    shape = labels.shape[:1] if target.kind == "multiclass" else (len(labels), target.n_outputs)
+    if labels.shape != shape or labels.dtype != dtype:
+        yield f"{name}: labels must be {dtype} {list(shape)}, found {labels.dtype} {list(labels.shape)}."
         return
-    wrong = np.flatnonzero((labels < 0) | (labels >= n_classes))
-    if len(wrong):
-        row = int(wrong[0])
+    if target.kind == "regression":
+        wrong, expected = ~np.isfinite(labels.astype(np.float64)), "a finite number"
+    else:
+        most = target.n_outputs - 1 if target.kind == "multiclass" else 1
+        values = labels.astype(np.int64)
+        wrong, expected = (values < 0) | (values > most), f"0 to {most}"
+    rows = np.flatnonzero(wrong.reshape(len(labels), -1).any(axis=1))
+    if len(rows):
+        row = int(rows[0])
         yield (
-            f"{name}, labels: {len(wrong)} out of range, the first at row {row}: expected 0 to {n_classes - 1}, "
-            f"found {int(labels[row])}."
+            f"{name}, labels: {len(rows)} out of range, the first at row {row}: expected {expected}, "
+            f"found {labels[row].tolist()}."
         )
 
 

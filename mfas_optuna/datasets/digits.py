@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mfas_optuna.datasets import degradation, spectrogram, speech, store
 from mfas_optuna.progress import Progress
 from mfas_optuna.spec import DigitsSettings
+from mfas_optuna.target import Target
 
 MODALITIES = ("audio", "image")
 
@@ -21,7 +22,7 @@ _BANDS = 24
 _FRAMES = 24
 _RANGE_DB = 40.0
 _ROWS_AT_ONCE = 500
-_N_CLASSES = 10
+_TARGET = Target.of_classes(10)
 
 _CARD = """\
 digits: pairs of a handwritten and a spoken digit, 10 classes.
@@ -74,7 +75,7 @@ def write(settings: DigitsSettings, folder: Path, progress: Progress) -> store.C
         frames=_FRAMES,
         pairs=", ".join(str(size) for size in sizes),
     )
-    return store.Contents(card, _N_CLASSES, MODALITIES, {}, settings.tasks)
+    return store.Contents(card, _TARGET, MODALITIES, {}, settings.tasks)
 
 
 def _handwritten() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

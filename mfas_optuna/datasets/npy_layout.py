@@ -23,9 +23,10 @@ from mfas_optuna.datasets import store
 from mfas_optuna.errors import DataError, DataNotFoundError
 from mfas_optuna.progress import Progress
 from mfas_optuna.spec import AvmnistSettings
+from mfas_optuna.target import Target
 
 MODALITIES = {"audio": "audio", "image": "images"}
-_N_CLASSES = 10
+_TARGET = Target.of_classes(10)
 _ROWS_AT_ONCE = 1024
 _END_BYTES = 1 << 20
 
@@ -114,7 +115,7 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
         modality: f"{'uint8' if arrays[f'{modality} train'].dtype == np.uint8 else 'float32'} {list(shape)}"
         for modality, shape in shapes.items()
     }
-    return store.Contents(_CARD.format(**described, pairs=pairs), _N_CLASSES, tuple(MODALITIES), identity(data_root))
+    return store.Contents(_CARD.format(**described, pairs=pairs), _TARGET, tuple(MODALITIES), identity(data_root))
 
 
 def _problems(arrays: Mapping[str, npt.NDArray[Any]], found: Mapping[str, Path], n_validation: int) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mfas_optuna.spec import DatasetSettings, DigitsSettings
+from mfas_optuna.target import Target
 
 
 @dataclass(frozen=True)
@@ -13,13 +14,13 @@ class DatasetShape:
 
     Attributes:
         inputs: Shape of one sample of each modality, without the batch.
-        n_classes: Number of classes.
+        target: What is predicted.
         tasks: Number of classes of each task besides the target.
         n_samples: Number of pairs of each split.
     """
 
     inputs: dict[str, tuple[int, ...]]
-    n_classes: int
+    target: Target
     tasks: dict[str, int]
     n_samples: dict[str, int]
 
@@ -31,7 +32,7 @@ def shape_of(settings: DatasetSettings) -> DatasetShape:
         inputs={"audio": (1, 24, 24), "image": (1, 8, 8)}
         if is_small
         else {"audio": (1, 112, 112), "image": (1, 28, 28)},
-        n_classes=10,
+        target=Target.of_classes(10),
         tasks=settings.tasks,
         n_samples={"train": settings.n_train, "validation": settings.n_validation, "test": settings.n_test},
     )

@@ -22,12 +22,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mfas_optuna.datasets.dataset import SPLIT_NAMES, Dataset, Split
+from mfas_optuna.datasets.samples import Layout
 from mfas_optuna.errors import CacheError, HomeError
 from mfas_optuna.spec import fingerprint
+from mfas_optuna.target import Target
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 
+_MANIFEST_KEYS = {"target", "modalities", "tasks", "layouts", "stand_in", "skipped", "source", "arrays", "card"}
 _TEMPORARY_PREFIX = ".building-"
 _LABELS = "labels"
 _STALE_AFTER_S = 24 * 3600.0
@@ -39,17 +42,23 @@ class Contents:
 
     Attributes:
         card: The data card.
-        n_classes: Number of classes.
+        target: What is predicted.
         modalities: Names, in order.
         source: Facts that tell one set of source files from another; {} when the settings say it all.
         tasks: Number of classes of each task besides the target.
+        layouts: What the axes of each modality are; images where nothing is said.
+        stand_in: What generated data stand in for; empty for real data.
+        skipped: Samples that were left out, by name.
     """
 
     card: str
-    n_classes: int
+    target: Target
     modalities: tuple[str, ...]
     source: Mapping[str, Any]
     tasks: Mapping[str, int] = field(default_factory=dict)
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    stand_in: str = ""
+    skipped: tuple[str, ...] = ()
 
 
 def array_file(folder: Path, split: str, what: str) -> Path:
@@ -109,9 +118,12 @@ def write_manifest(folder: Path, name: str, settings: Mapping[str, Any], content
         "version": VERSION,
         "name": name,
         "settings": dict(settings),
-        "n_classes": contents.n_classes,
+        "target": contents.target.as_record(),
         "modalities": list(contents.modalities),
         "tasks": dict(contents.tasks),
+        "layouts": dict(contents.layouts),
+        "stand_in": contents.stand_in,
+        "skipped": list(contents.skipped),
         "source": dict(contents.source),
         "arrays": arrays,
         "card": contents.card,
@@ -146,7 +158,7 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 def read_manifest(folder: Path, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a folder's manifest; data that were built before there were tasks have none.
+    """Read a folder's manifest.
 
     Raises:
         CacheError: It is missing, not readable, of another version or of other settings.
@@ -155,14 +167,15 @@ def read_manifest(folder: Path, name: str, settings: Mapping[str, Any]) -> dict[
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         version, stored = manifest["version"], manifest["settings"]
-        complete = all(key in manifest for key in ("n_classes", "modalities", "source", "arrays", "card"))
+        complete = _MANIFEST_KEYS <= manifest.keys()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(file, name, f"not a readable manifest ({type(error).__name__})") from error
     if version != VERSION:
         raise _damaged(file, name, f"of format version {version!r}, expected {VERSION}")
     if stored != dict(settings) or not complete:
         raise _damaged(file, name, "not the manifest of these settings")
-    return {"tasks": {}, **manifest}
+    values: dict[str, Any] = manifest
+    return values
 
 
 def read(folder: Path, name: str, settings: Mapping[str, Any]) -> Dataset:
@@ -177,14 +190,23 @@ def read(folder: Path, name: str, settings: Mapping[str, Any]) -> Dataset:
     for split in SPLIT_NAMES:
         files = {what: array_file(folder, split, what) for what in (_LABELS, *manifest["modalities"])}
         loaded = {what: _read_array(file, name, arrays) for what, file in files.items()}
-        labels = np.array(loaded.pop(_LABELS), dtype=np.int64)
+        labels = np.array(loaded.pop(_LABELS))
         tasks = {
             task: np.array(_read_array(labels_file(folder, split, task), name, arrays), dtype=np.int64)
             for task in manifest["tasks"]
         }
         splits[split] = Split(loaded, labels, tasks)
         digests.update({file.name: arrays[file.name]["sha256"] for file in files.values()})
-    return Dataset(name, manifest["card"], manifest["n_classes"], splits, fingerprint(digests), manifest["tasks"])
+    return Dataset(
+        name,
+        manifest["card"],
+        Target.from_record(manifest["target"]),
+        splits,
+        fingerprint(digests),
+        manifest["tasks"],
+        manifest["layouts"],
+        manifest["stand_in"],
+    )
 
 
 def file_digest(file: Path) -> str:

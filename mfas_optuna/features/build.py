@@ -102,7 +102,8 @@ def build_features(
                     modality: {tap.name: width for tap, width in zip(source.taps, widths[modality], strict=True)}
                     for modality, source in sources.items()
                 },
-                n_classes=dataset.n_classes,
+                target=dataset.target,
+                stand_in=dataset.stand_in,
                 extraction={"batch_sizes": partial.batch_sizes, "device": device.type, "torch": str(torch.__version__)},
                 say=say,
             )

@@ -1,6 +1,6 @@
 """Features on disk: one folder a feature set, checked by digest when opened, memory-mapped.
 
-A folder holds `features-SPLIT.npy` (float16 or float32 [n, F], a row a sample), `labels-SPLIT.npy` (int64 [n]) and
+A folder holds `features-SPLIT.npy` (float16 or float32 [n, F], a row a sample), `labels-SPLIT.npy` ([n] or [n, C]) and
 `manifest.json` (version, key, data card, columns, type of the rows and statistics of the training columns as stored,
 how they were extracted, SHA-256 of every file and of the manifest). It appears whole or not at all: everything is
 written into a temporary sibling that is renamed.
@@ -28,16 +28,17 @@ import numpy.typing as npt
 from mfas_optuna.errors import CacheError, HomeError
 from mfas_optuna.features.rows import Rows, choose_row_type
 from mfas_optuna.space import SearchSpace
+from mfas_optuna.target import Target
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _MANIFEST = "manifest.json"
 _ROW_TYPES = ("float16", "float32")
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
-Labels = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class FeatureSet:
     Attributes:
         folder: Where it lies.
         layout: Which columns hold which feature.
-        n_classes: Labels are 0 to n_classes - 1.
+        target: What is predicted.
         mean: Mean of each column over the training split, as the rows are stored, (F,).
         std: Standard deviation of each column over the training split, as the rows are stored, (F,).
         card: Card of the data.
@@ -103,7 +104,7 @@ class FeatureSet:
 
     folder: Path
     layout: FeatureLayout
-    n_classes: int
+    target: Target
     mean: Floats
     std: Floats
     card: str
@@ -114,7 +115,7 @@ class FeatureSet:
         return self.arrays[split][0]
 
     def labels(self, split: str) -> Labels:
-        """Return the labels of a split, (n,)."""
+        """Return the labels of a split, (n,) or (n, C) as the target's kind says."""
         return self.arrays[split][1]
 
 
@@ -126,7 +127,8 @@ def write_features(
     matrices: Mapping[str, Floats | Sequence[Floats]],
     labels: Mapping[str, Labels],
     widths: Mapping[str, Mapping[str, int]],
-    n_classes: int,
+    target: Target,
+    stand_in: str = "",
     extraction: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = _log.info,
 ) -> None:
@@ -139,9 +141,10 @@ def write_features(
         key: What the features follow from; `open_features` compares it.
         card: Card of the data.
         matrices: float32 (n, F) of each split, or its columns in several arrays side by side; "train" among them.
-        labels: (n,) of each split.
+        labels: (n,) or (n, C) of each split.
         widths: Width of each feature, by modality and name, in the order of the columns.
-        n_classes: Labels are 0 to n_classes - 1.
+        target: What is predicted.
+        stand_in: What generated data stand in for; empty for real data.
         extraction: How the features were extracted, to be kept in the manifest; no part of the key.
         say: Told why the rows are kept as float32, when they are.
 
@@ -172,7 +175,8 @@ def write_features(
                 "key": key,
                 "card": card,
                 "spans": layout.spans,
-                "n_classes": n_classes,
+                "target": target.as_record(),
+                "stand_in": stand_in,
                 "dtype": row_type.dtype.name,
                 "mean": row_type.mean.tolist(),
                 "std": row_type.std.tolist(),
@@ -272,7 +276,7 @@ def open_features(folder: Path, key: Mapping[str, Any], *, rebuild_command: str)
         opened = FeatureSet(
             folder=folder,
             layout=FeatureLayout(spans),
-            n_classes=int(manifest["n_classes"]),
+            target=Target.from_record(manifest["target"]),
             mean=np.asarray(manifest["mean"], dtype=np.float32),
             std=np.asarray(manifest["std"], dtype=np.float32),
             card=str(manifest["card"]),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from mfas_optuna import MFASSampler
 from mfas_optuna import spec as settings
@@ -64,7 +65,7 @@ def test_tasks_that_the_data_lack_are_all_named() -> None:
     tree = load().model_dump(mode="python")
     tree["backbones"]["audio"]["task"], tree["backbones"]["image"]["task"] = "noise", "digit"
     with pytest.raises(SpecError) as raised:
-        settings._validate(tree, "x.toml")
+        settings.validated(tree, "x.toml", Path())
     assert list(raised.value.problems) == [
         f"x.toml: backbones.{modality}.task: expected 'at_least_five', or no such key for the study's own target, "
         f"found {task!r}."
@@ -73,7 +74,7 @@ def test_tasks_that_the_data_lack_are_all_named() -> None:
     tree = load("avmnist-transfer").model_dump(mode="python")
     tree["dataset"]["source"] = "npy"
     with pytest.raises(SpecError, match=r"backbones\.audio\.task: expected no such key, .* alone, found 'noise'"):
-        settings._validate(tree, "x.toml")
+        settings.validated(tree, "x.toml", Path())
 
 
 def test_weights_are_shared_as_suits_the_mode_or_as_the_study_says() -> None:
@@ -98,11 +99,7 @@ def every_field(model: type[Any]) -> list[tuple[str, str | None]]:
 
 
 def test_every_field_is_documented() -> None:
-    models = [
-        value
-        for value in vars(settings).values()
-        if isinstance(value, type) and issubclass(value, settings._Settings) and value is not settings._Settings
-    ]
+    models = [value for value in vars(settings).values() if isinstance(value, type) and issubclass(value, BaseModel)]
     assert len(models) >= 8
     for model in models:
         assert model.__doc__
@@ -187,7 +184,7 @@ def test_settings_that_contradict_each_other(section: str, values: dict[str, Any
     tree = load().model_dump(mode="python")
     tree[section] = {**(tree[section] if section != "dataset" else {}), **values}
     with pytest.raises(SpecError) as raised:
-        settings._validate(tree, "x.toml")
+        settings.validated(tree, "x.toml", Path())
     assert said in str(raised.value)
     assert str(raised.value).startswith("x.toml: ")
 
@@ -195,7 +192,7 @@ def test_settings_that_contradict_each_other(section: str, values: dict[str, Any
 def test_a_search_without_an_end_needs_a_number_of_trials() -> None:
     tree = load().model_dump(mode="python")
     tree["search"] |= {"n_iterations": "unlimited", "n_trials": 500}
-    spec = settings._validate(tree, "x.toml")
+    spec = settings.validated(tree, "x.toml", Path())
     assert spec.n_trials_planned() == 500
     sampler = make_sampler(spec)
     assert isinstance(sampler, MFASSampler)
@@ -204,7 +201,7 @@ def test_a_search_without_an_end_needs_a_number_of_trials() -> None:
 
 def test_energy_stands_for_components() -> None:
     tree = {**load("avmnist").model_dump(mode="python"), "dataset": {"name": "avmnist", "pca_energy": 0.25}}
-    dataset = settings._validate(tree, "x.toml").dataset
+    dataset = settings.validated(tree, "x.toml", Path()).dataset
     assert isinstance(dataset, settings.AvmnistSettings)
     assert (dataset.pca_components, dataset.pca_energy) == (None, 0.25)
 
@@ -269,4 +266,4 @@ def test_a_convolution_has_at_least_one_channel() -> None:
     tree = load().model_dump(mode="python")
     tree["backbones"]["audio"]["channels"] = [0, 4, 8]
     with pytest.raises(SpecError, match=r"backbones\.audio\.channels\.0: input should be greater than or equal to 1"):
-        settings._validate(tree, "x.toml")
+        settings.validated(tree, "x.toml", Path())

@@ -1,0 +1,77 @@
+"""Study files, their fingerprint, and the precedence of settings."""
+
+from mfas_optuna.spec.backbones import (
+    BackboneSettings,
+    CooccurrenceSettings,
+    GivenFeatures,
+    InflatedResNetSettings,
+    LeNetSettings,
+    MaxoutMlpSettings,
+    NetworkSettings,
+    PythonBackboneSettings,
+    TapSettings,
+    UnimodalTraining,
+    VggSettings,
+)
+from mfas_optuna.spec.datasets import (
+    ArraysSettings,
+    AvmnistSettings,
+    DatasetSettings,
+    DigitsSettings,
+    MmimdbSettings,
+    NtuSettings,
+    PythonSettings,
+)
+from mfas_optuna.spec.files import find_study, load_spec, study_files, study_folders
+from mfas_optuna.spec.fingerprint import differences, fingerprint
+from mfas_optuna.spec.operational import check_study_name, data_root, home_folder, joint, storage_url
+from mfas_optuna.spec.study import (
+    AugmentationSettings,
+    BriefTraining,
+    FusionSettings,
+    ObjectiveSettings,
+    SearchSettings,
+    SpaceSettings,
+    StudySpec,
+    validated,
+)
+
+__all__ = [
+    "ArraysSettings",
+    "AugmentationSettings",
+    "AvmnistSettings",
+    "BackboneSettings",
+    "BriefTraining",
+    "CooccurrenceSettings",
+    "DatasetSettings",
+    "DigitsSettings",
+    "FusionSettings",
+    "GivenFeatures",
+    "InflatedResNetSettings",
+    "LeNetSettings",
+    "MaxoutMlpSettings",
+    "MmimdbSettings",
+    "NetworkSettings",
+    "NtuSettings",
+    "ObjectiveSettings",
+    "PythonBackboneSettings",
+    "PythonSettings",
+    "SearchSettings",
+    "SpaceSettings",
+    "StudySpec",
+    "TapSettings",
+    "UnimodalTraining",
+    "VggSettings",
+    "check_study_name",
+    "data_root",
+    "differences",
+    "find_study",
+    "fingerprint",
+    "home_folder",
+    "joint",
+    "load_spec",
+    "storage_url",
+    "study_files",
+    "study_folders",
+    "validated",
+]

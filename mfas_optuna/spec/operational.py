@@ -1,0 +1,68 @@
+"""Operational settings: one precedence rule, command line > environment > study file > default."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from mfas_optuna.errors import SpecError
+from mfas_optuna.spec.study import StudySpec
+
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def check_study_name(name: str) -> str:
+    """Return the name, when it can safely become part of a path.
+
+    Raises:
+        SpecError: It is empty, too long, or has other characters than letters, digits, '_', '.' and '-'.
+    """
+    if not _STUDY_NAME.fullmatch(name):
+        raise SpecError(
+            [
+                "--name: expected up to 100 letters, digits, '_', '.' or '-', starting with a letter or digit; "
+                f"found {name!r}."
+            ]
+        )
+    return name
+
+
+def home_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Return the home of the database, weights, backbones, features and built data: MFAS_HOME, or `storage/` here."""
+    values = os.environ if environment is None else environment
+    return Path(values.get("MFAS_HOME") or "storage").absolute()
+
+
+def storage_url(
+    option: str | None, spec: StudySpec | None, home: Path, environment: Mapping[str, str] | None = None
+) -> str:
+    """Return the database URL: `--storage`, MFAS_STORAGE, the study file's, or `mfas.db` in the home folder."""
+    values = os.environ if environment is None else environment
+    in_home = f"sqlite:///{quote(str(home / 'mfas.db'))}"  # A folder's name may have what means something in a URL.
+    return option or values.get("MFAS_STORAGE") or (spec and spec.storage) or in_home
+
+
+def data_root(option: Path | None, environment: Mapping[str, str] | None = None) -> Path | None:
+    """Return the folder of raw data: `--data-root`, MFAS_DATA, or None."""
+    values = os.environ if environment is None else environment
+    if option is not None:
+        return option
+    return Path(values["MFAS_DATA"]) if values.get("MFAS_DATA") else None
+
+
+def joint(option: str | None, environment: Mapping[str, str] | None = None) -> int | None:
+    """Return how many networks are trained at once: `--joint`, MFAS_JOINT, or None, which leaves it to the study.
+
+    Raises:
+        SpecError: It is neither `auto` nor a number from 1.
+    """
+    values = os.environ if environment is None else environment
+    source, text = ("--joint", option) if option is not None else ("MFAS_JOINT", values.get("MFAS_JOINT") or "auto")
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise SpecError([f"{source}: expected auto or a number from 1, found {text!r}."])
+    return int(text)
