@@ -53,7 +53,8 @@ WEIGHTS = "weights"
 FAILURE_REASON = "failure"
 FAILURE_MESSAGE = "failure_message"
 
-# User attributes of a study.
+# User attributes of a study; the first one is for people.
+STAND_IN = "STAND-IN"
 _SPEC = "mfas:spec"
 _FINGERPRINT = "mfas:fingerprint"
 _BACKBONES = "mfas:backbones"
@@ -395,8 +396,15 @@ def read_scientific(study: optuna.Study) -> dict[str, Any] | None:
     return json.loads(text) if isinstance(text, str) else None
 
 
-def write_study_inputs(study: optuna.Study, *, backbones: Mapping[str, Any], features: str, card: str) -> None:
-    """Record what a study's scores rest on: its backbones (digests and unimodal scores), features and data card."""
+def write_study_inputs(
+    study: optuna.Study, *, backbones: Mapping[str, Any], features: str, card: str, stand_in: str
+) -> None:
+    """Record what a study's scores rest on: its backbones (digests and unimodal scores), features and data card.
+
+    And what generated data stand in for; empty for real data.
+    """
+    if stand_in:
+        study.set_user_attr(STAND_IN, stand_in)
     study.set_user_attr(_BACKBONES, json.dumps(backbones))
     study.set_user_attr(_FEATURES, features)
     study.set_user_attr(_CARD, card)
@@ -406,6 +414,16 @@ def read_backbones(study: optuna.Study) -> dict[str, Any] | None:
     """Return the record of a study's backbones, or None when there is none yet."""
     text = study.user_attrs.get(_BACKBONES)
     return json.loads(text) if isinstance(text, str) else None
+
+
+def read_stand_in(study: optuna.Study) -> str:
+    """Return what the generated data of a study stand in for; empty for real data."""
+    return str(study.user_attrs.get(STAND_IN, ""))
+
+
+def read_card(study: optuna.Study) -> str:
+    """Return the data card of a study; empty before its data are there."""
+    return str(study.user_attrs.get(_CARD, ""))
 
 
 def read_features(study: optuna.Study) -> str | None:

@@ -15,10 +15,11 @@ from mfas_optuna.cli.view import clock
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mfas_optuna.backbones.taps import TapInfo
     from mfas_optuna.prepare import Prepared
     from mfas_optuna.spec import StudySpec
     from mfas_optuna.trials import RankedNetwork
-    from mfas_optuna.worker import Estimate, SearchOutcome, SearchRequest, StepStatus, StudyStatus
+    from mfas_optuna.worker import DataReport, Estimate, SearchOutcome, SearchRequest, StepStatus, StudyStatus
 
 JSON_VERSION = 1
 
@@ -98,6 +99,15 @@ def _alone(modality: str, task: str | None) -> str:
     return f"{modality} alone" if task is None else f"{modality} alone, on another task ({task})"
 
 
+def _print_stand_in(console: Console, stand_in: str) -> None:
+    if stand_in:
+        console.print(Text(f"STAND-IN: {stand_in}.", style="bold yellow"))
+
+
+def _score(value: float | None) -> str:
+    return "not known, since its outputs are not the target's" if value is None else f"{value:.4f} on validation"
+
+
 def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bool) -> None:
     """Print what a search came to."""
     if as_json:
@@ -109,10 +119,12 @@ def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bo
                 "best": [network_as_json(network) for network in outcome.best],
                 "backbones": outcome.backbones,
                 "timings_s": outcome.timings_s,
+                "stand_in": outcome.stand_in,
             }
         )
         return
     console = _console()
+    _print_stand_in(console, outcome.stand_in)
     console.print(best_table(outcome.best))
     best = outcome.best[0]
     console.print(Text(f"\nThe best, trial {best.number}, in words:"))
@@ -120,7 +132,7 @@ def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bo
         console.print(Text(f"  {line}"))
     for modality, record in outcome.backbones.items():
         alone = _alone(modality, record.get("task"))
-        console.print(Text(f"{alone}: {record['validation_score']:.4f} on validation"))
+        console.print(Text(f"{alone}: {_score(record['validation_score'])}"))
     stages = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in outcome.timings_s.items())
     console.print(Text(f"Study {request.study_name}: {outcome.n_finished} trials. Time: {stages}."), style="dim")
 
@@ -152,10 +164,13 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
                 "backbones": status.backbones,
                 "timings_s": status.timings_s,
                 "warnings": status.warnings,
+                "stand_in": status.stand_in,
+                "data_card": status.card,
             }
         )
         return
     console = _console()
+    _print_stand_in(console, status.stand_in)
     done = status.n_by_state.get("COMPLETE", 0) + status.n_by_state.get("PRUNED", 0)
     state = "finished" if status.is_finished else "not finished"
     console.print(
@@ -163,9 +178,8 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
     )
     for modality, record in status.backbones.items():
         alone = _alone(modality, record.get("task"))
-        console.print(
-            Text(f"{alone}: {record['validation_score']:.4f} on validation, {record['test_score']:.4f} on test")
-        )
+        test = "" if record["test_score"] is None else f", {record['test_score']:.4f} on test"
+        console.print(Text(f"{alone}: {_score(record['validation_score'])}{test}"))
     counts = ", ".join(f"{count} {name}" for name, count in status.n_by_state.items())
     console.print(Text(f"Trials: {counts or 'none yet'}"))
     for reason, count in status.n_by_failure.items():
@@ -202,8 +216,62 @@ def print_prepared(spec: StudySpec, prepared: Prepared) -> None:
     console.print(Text(prepared.card))
     for modality, trained in prepared.backbones.items():
         alone = _alone(modality, trained.task)
-        console.print(Text(f"{alone}: {trained.validation_score:.2%} on validation, {trained.test_score:.2%} on test"))
+        test = "" if trained.test_score is None else f", {trained.test_score:.4f} on test"
+        console.print(Text(f"{alone}: {_score(trained.validation_score)}{test}"))
     console.print(Text(f"Features: {prepared.features.folder}"))
+
+
+def print_data_report(study: str, report: DataReport, *, as_json: bool) -> None:
+    """Print what is wrong with data, and their card."""
+    errors = [problem for problem in report.problems if problem.is_error]
+    warnings = [problem for problem in report.problems if not problem.is_error]
+    if as_json:
+        _print_json(
+            {
+                "study": study,
+                "is_usable": report.folder is not None,
+                "problems": [asdict(problem) for problem in report.problems],
+                "card": report.card,
+                "folder": None if report.folder is None else str(report.folder),
+            }
+        )
+        return
+    console = _console()
+    for problem in errors:
+        left_out = report.folder is not None
+        console.print(Text(f"{'left out' if left_out else 'error'}: {problem}", style="yellow" if left_out else "red"))
+    for problem in warnings:
+        console.print(Text(f"warning: {problem}", style="yellow"))
+    if report.folder is not None:
+        console.print(Text(report.card.rstrip()))
+        left_out_text = f", {len(errors)} left out" if errors else ""
+        console.print(Text(f"Data of {study}: sound, {len(warnings)} warnings{left_out_text}. {report.folder}"))
+        return
+    n_samples = len({problem.sample for problem in errors if problem.sample})
+    hint = (
+        f" `mfas-optuna data check --study {study} --skip-bad` leaves {n_samples} samples out."
+        if all(problem.sample for problem in errors)
+        else ""
+    )
+    console.print(Text(f"Data of {study}: {len(errors)} errors, {len(warnings)} warnings.{hint}"))
+
+
+def print_taps(taps: Sequence[TapInfo]) -> None:
+    """Print what can be tapped in a network."""
+    table = Table(show_edge=False, pad_edge=False)
+    for heading, justify in (
+        ("module", "left"),
+        ("class", "left"),
+        ("output", "left"),
+        ("width", "right"),
+        ("parameters", "right"),
+    ):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for tap in taps:
+        table.add_row(
+            tap.module, tap.kind, tap.output, "-" if tap.width is None else str(tap.width), f"{tap.n_parameters:,}"
+        )
+    _console().print(table)
 
 
 def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
@@ -229,7 +297,7 @@ def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
 
 def _as_toml(values: Mapping[str, Any], path: str = "") -> str:
     lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        f"{key} = {toml_value(value)}"
         for key, value in values.items()
         if value is not None and not isinstance(value, dict)
     ]
@@ -240,6 +308,15 @@ def _as_toml(values: Mapping[str, Any], path: str = "") -> str:
                 value, f"{path}.{key}" if path else key
             )
     return text
+
+
+def toml_value(value: Any) -> str:
+    """Return a JSON value as TOML on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml_value(of)}" for key, of in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def print_estimate(estimate: Estimate, *, as_json: bool) -> None:

@@ -1,90 +1,193 @@
-"""Data sets: built once from their sources into the home folder, memory-mapped from there afterwards."""
+"""Data sets: built once from their sources into the home folder, memory-mapped from there afterwards.
+
+Some are made as a whole (digits, avmnist); those that are files of samples are found, read one by one, and reported on
+(`samples`, `building`).
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mfas_optuna.datasets import avmnist, digits, npy_layout, store
-from mfas_optuna.datasets.dataset import Dataset, Split, check
+from mfas_optuna.datasets import arrays, avmnist, building, digits, npy_layout, own, shape, store
+from mfas_optuna.datasets.dataset import Dataset, Split, absent_classes, check
+from mfas_optuna.datasets.mmimdb import source as mmimdb
+from mfas_optuna.datasets.mmimdb.make import make as make_mmimdb
+from mfas_optuna.datasets.ntu import source as ntu
+from mfas_optuna.datasets.ntu.make import make as make_ntu
 from mfas_optuna.datasets.reference import Comparison, compare_with_paper
-from mfas_optuna.errors import CacheError, HomeError, MfasError
+from mfas_optuna.datasets.samples import Problem, Source
+from mfas_optuna.datasets.shape import DatasetShape
+from mfas_optuna.datasets.stand_in import read_mark
+from mfas_optuna.errors import CacheError, DataError, HomeError, MfasError
 from mfas_optuna.progress import Progress, silent
-from mfas_optuna.spec import AvmnistSettings, DatasetSettings, DigitsSettings
+from mfas_optuna.spec import (
+    ArraysSettings,
+    AvmnistSettings,
+    DigitsSettings,
+    MmimdbSettings,
+    NtuSettings,
+    PythonSettings,
+    StudySpec,
+)
 
-__all__ = ["Comparison", "Dataset", "Split", "build_dataset", "check", "compare_with_paper", "load_dataset"]
+__all__ = [
+    "STAND_IN_MAKERS",
+    "Built",
+    "Comparison",
+    "Dataset",
+    "DatasetShape",
+    "Place",
+    "Problem",
+    "Split",
+    "build_dataset",
+    "check",
+    "compare_with_paper",
+    "identity",
+    "load_dataset",
+    "shape_of",
+]
 
 
-def load_dataset(
-    settings: DatasetSettings,
-    *,
-    home: Path,
-    data_root: Path | None,
-    tasks: Collection[str] = (),
-    progress: Progress = silent,
-) -> Dataset:
-    """Return the data of a study, built first when they are not in the home folder yet.
+STAND_IN_MAKERS: Mapping[str, Callable[..., str]] = {"ntu": make_ntu, "mmimdb": make_mmimdb}
+"""What generates data in the formats of a data set; each marks its folder and returns what the mark says."""
 
-    Args:
-        settings: Which data, and how they are made.
+
+@dataclass(frozen=True)
+class Place:
+    """Where data come from and go to.
+
+    Attributes:
         home: Folder of everything that the program keeps (`MFAS_HOME`).
-        data_root: Folder of raw files; only needed to build data sets that are made from such.
-        tasks: Tasks that labels are needed for besides the target's.
-        progress: Told how far the building is.
+        data_root: Folder of raw files; only needed for data sets that are made from such.
+        progress: Told how far long work is.
+    """
+
+    home: Path
+    data_root: Path | None
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
+class Built:
+    """Data that were built, or were there.
+
+    Attributes:
+        folder: Where they lie; None when they have errors.
+        problems: Everything that was found wrong.
+    """
+
+    folder: Path | None
+    problems: Sequence[Problem]
+
+
+def identity(spec: StudySpec, data_root: Path | None) -> dict[str, Any]:
+    """Return what tells a study's data from others of the same settings, where that can be known without reading them.
+
+    Raises:
+        DataError: The mark of generated data cannot be read.
+    """
+    settings = spec.dataset
+    if isinstance(settings, NtuSettings | MmimdbSettings) and data_root is not None:
+        mark = read_mark(data_root)
+        return {"stand_in": mark} if mark else {}
+    if isinstance(settings, ArraysSettings):
+        layers = {name: [tap.name for tap in backbone.taps] for name, backbone in spec.backbones.items()}
+        return {"layers": layers, **arrays.facts(spec.folder / settings.folder)}
+    if isinstance(settings, PythonSettings):
+        file = spec.folder / settings.file
+        return {"file": store.file_digest(file)} if file.is_file() else {}
+    return {}
+
+
+def shape_of(spec: StudySpec, data_root: Path | None) -> DatasetShape:
+    """Return the shapes of a study's data, from its settings, or from files that are found but not read.
+
+    Raises:
+        DataError: The files do not fit together.
+        DataNotFoundError: Raw files are missing.
+    """
+    if isinstance(spec.dataset, DigitsSettings | AvmnistSettings):
+        return shape.of_settings(spec.dataset)
+    source = _find(spec, data_root)
+    if source is None:
+        raise AssertionError("unreachable")
+    return shape.of_source(source)
+
+
+def load_dataset(spec: StudySpec, place: Place) -> Dataset:
+    """Return the data of a study, built first when they are not in the home folder yet.
 
     Raises:
         CacheError: The built files are damaged.
-        DataError: The raw data are inconsistent.
+        DataError: The data cannot be used; every problem is named.
         DataNotFoundError: Raw files that have to be built from are missing.
         HomeError: The home folder cannot be written.
     """
-    folder = build_dataset(settings, home=home, data_root=data_root, tasks=tasks, progress=progress)
-    return store.read(folder, settings.name, settings.model_dump(mode="json"))
+    built = build_dataset(spec, place)
+    if built.folder is None:
+        raise DataError(
+            "\n".join(str(problem) for problem in built.problems if problem.is_error)
+            + "\nRun `mfas-optuna data check` to see everything, and with --skip-bad to leave bad samples out."
+        )
+    return store.read(built.folder, spec.dataset.name, _settings(spec, place.data_root))
 
 
 def build_dataset(
-    settings: DatasetSettings,
-    *,
-    home: Path,
-    data_root: Path | None,
-    tasks: Collection[str] = (),
-    progress: Progress = silent,
-    force: bool = False,
-) -> Path:
-    """Build what is missing and return the folder of the built data.
+    spec: StudySpec, place: Place, *, force: bool = False, skip_bad: bool = False, again: bool = False
+) -> Built:
+    """Build what is missing and return the folder of the built data, with what is wrong with their source.
 
     Args:
-        settings: Which data, and how they are made.
-        home: Folder of everything that the program keeps (`MFAS_HOME`).
-        data_root: Folder of raw files.
-        tasks: Tasks that labels are needed for besides the target's; data that were built without are built again.
-        progress: Told how far the building is.
+        spec: The study; tasks of its backbones that data were built without make them be built again.
+        place: Where data come from and go to.
         force: Build again although there is something, damaged or not.
+        skip_bad: Leave samples out that cannot be used.
+        again: Look at the source again although the data are built, and build anew when it has changed.
 
     Raises:
-        CacheError: What is there was built from other source files than those in `data_root`, or is damaged.
-        DataError: The raw data are inconsistent.
+        CacheError: What is there was built from other source files than those in the data folder, or is damaged.
+        DataError: The data cannot be used, and not for single samples.
         DataNotFoundError: Raw files are missing.
         HomeError: The home folder cannot be written.
     """
-    values = settings.model_dump(mode="json")
-    final = store.final_folder(home, settings.name, values)
+    settings, values = spec.dataset, _settings(spec, place.data_root)
+    final = store.final_folder(place.home, settings.name, values)
+    source = None
     if final.exists() and not force:
         manifest = store.read_manifest(final, settings.name, values)
-        if isinstance(settings, AvmnistSettings) and settings.source == "npy" and data_root is not None:
-            _check_source(final, manifest["source"], npy_layout.identity(data_root))
-        if set(tasks) <= set(manifest["tasks"]):
-            return final
-
+        if isinstance(settings, AvmnistSettings) and settings.source == "npy" and place.data_root is not None:
+            _check_source(final, manifest["source"], npy_layout.identity(place.data_root))
+        if again:
+            source = _find(spec, place.data_root)
+        is_same = source is None or (source.facts == manifest["source"] and skip_bad >= bool(manifest["skipped"]))
+        if is_same and set(spec.tasks()) <= set(manifest["tasks"]):
+            kept = [Problem(**problem) for problem in manifest["problems"]]
+            return Built(final, kept)
+    source = source or _find(spec, place.data_root)
+    reading = final.with_name(f".reading-{final.name}")
     temporary = store.temporary_folder(final)
     try:
-        contents = _write(settings, temporary, data_root, progress)
+        problems: list[Problem] = []
+        if source is None:
+            contents = _write(spec, temporary, place)
+        else:
+            problems = [*source.problems, *building.read_all(source, reading, place.progress)]
+            if any(problem.is_error and not (skip_bad and problem.sample) for problem in problems):
+                return Built(None, problems)
+            contents = building.write(source, reading, temporary, problems)
         store.write_manifest(temporary, settings.name, values, contents)
-        check(store.read(temporary, settings.name, values))
+        dataset = store.read(temporary, settings.name, values)
+        problems += check(dataset)
+        if source is None:
+            problems += absent_classes({split: of.labels for split, of in dataset.splits.items()}, dataset.target)
         store.publish(temporary, final)
+        shutil.rmtree(reading, ignore_errors=True)
     except OSError as error:
-        if isinstance(error, MfasError):
+        if isinstance(error, MfasError | BrokenPipeError):
             raise
         raise HomeError(
             f"{final.parent}: cannot be written: {error.strerror or error}. Free some space or set MFAS_HOME to "
@@ -92,18 +195,40 @@ def build_dataset(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return final
+    return Built(final, problems)
 
 
-def _write(settings: DatasetSettings, folder: Path, data_root: Path | None, progress: Progress) -> store.Contents:
+def _settings(spec: StudySpec, data_root: Path | None) -> dict[str, Any]:
+    return {**spec.dataset.model_dump(mode="json"), **identity(spec, data_root)}
+
+
+def _find(spec: StudySpec, data_root: Path | None) -> Source | None:
+    """Return the samples of a data set that is files of such; None for others."""
+    settings = spec.dataset
+    if isinstance(settings, NtuSettings):
+        return ntu.find(settings, data_root)
+    if isinstance(settings, MmimdbSettings):
+        return mmimdb.find(settings, data_root)
+    if isinstance(settings, ArraysSettings):
+        layers = {name: [tap.name for tap in backbone.taps] for name, backbone in spec.backbones.items()}
+        return arrays.find(settings, spec.folder, layers)
+    if isinstance(settings, PythonSettings):
+        return own.find(settings, spec.folder)
+    return None
+
+
+def _write(spec: StudySpec, folder: Path, place: Place) -> store.Contents:
+    settings = spec.dataset
     if isinstance(settings, DigitsSettings):
-        return digits.write(settings, folder, progress)
+        return digits.write(settings, folder, place.progress)
+    if not isinstance(settings, AvmnistSettings):
+        raise AssertionError("unreachable")
     if settings.source == "npy":
-        return npy_layout.write(settings, folder, data_root, progress)
-    return avmnist.write(settings, folder, data_root, progress)
+        return npy_layout.write(settings, folder, place.data_root, place.progress)
+    return avmnist.write(settings, folder, place.data_root, place.progress)
 
 
-def _check_source(folder: Path, stored: dict[str, object], found: dict[str, object]) -> None:
+def _check_source(folder: Path, stored: Mapping[str, object], found: Mapping[str, object]) -> None:
     if found and found != stored:
         raise CacheError(
             f"{folder}: built from other arrays than those in the data folder now. Name the folder that it was built "

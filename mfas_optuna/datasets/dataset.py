@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mfas_optuna.datasets.samples import Layout
+from mfas_optuna.datasets.samples import Layout, Problem
 from mfas_optuna.errors import DataError
 from mfas_optuna.target import Target
 
@@ -83,53 +84,96 @@ class Dataset:
         return replace(self, target=Target.of_classes(self.tasks[task]), splits=splits)
 
 
-def check(dataset: Dataset) -> None:
-    """Do nothing when the data are sound.
+def label_array(labels: Sequence[Any], target: Target) -> npt.NDArray[np.generic]:
+    """Return labels as the array that the kind of target asks for: int64 [n], uint8 [n, C] or float32 [n, C]."""
+    return np.asarray(labels, dtype=_LABEL_TYPES[target.kind])
+
+
+def check(dataset: Dataset) -> list[Problem]:
+    """Return what is odd about data that can be used all the same: warnings.
 
     Raises:
-        DataError: They are not; the message has one line for each problem, with split, modality and 0-based row.
+        DataError: The data cannot be used; the message has one line for each problem, with split, modality and 0-based
+            row.
     """
-    problems = list(_problems(dataset))
-    if problems:
-        raise DataError("\n".join(f"{dataset.name} {problem}" for problem in problems))
+    problems = list(problems_of(dataset))
+    if any(problem.is_error for problem in problems):
+        raise DataError("\n".join(f"{dataset.name} {problem}" for problem in problems if problem.is_error))
+    return problems
 
 
-def _problems(dataset: Dataset) -> Iterator[str]:
+def problems_of(dataset: Dataset) -> Iterator[Problem]:
+    """Yield everything that is wrong with data; every value is looked at."""
     for name in SPLIT_NAMES:
         if name not in dataset.splits:
-            yield f"{name}: the split is missing."
+            yield Problem(name, "the split is missing.", "Add it.")
     expected: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
     for name, split in dataset.splits.items():
         yield from _label_problems(name, split.labels, dataset.target)
         for task, n_classes in dataset.tasks.items():
             if len(split.tasks[task]) != len(split):
-                yield f"{name}, {task}: {len(split.tasks[task])} labels for {len(split)} pairs. Each pair needs one."
+                yield Problem(
+                    f"{name}, {task}",
+                    f"{len(split.tasks[task])} labels for {len(split)} pairs.",
+                    "Each pair needs one.",
+                )
             yield from _label_problems(f"{name}, {task}", split.tasks[task], Target.of_classes(n_classes))
         if not split.inputs:
-            yield f"{name}: no modality."
+            yield Problem(name, "no modality.", "Add the data of two modalities at least.")
         for modality, array in split.inputs.items():
             where = f"{name}, {modality}"
             if len(array) != len(split.labels):
-                yield f"{where}: {len(array)} rows for {len(split.labels)} labels. Each label needs one row."
+                yield Problem(where, f"{len(array)} rows for {len(split.labels)} labels.", "Each label needs one row.")
             shape, dtype = expected.setdefault(modality, (array.shape[1:], array.dtype))
             if array.shape[1:] != shape or array.dtype != dtype:
-                yield (
-                    f"{where}: rows are {array.dtype} {list(array.shape[1:])}, those of another split {dtype} "
-                    f"{list(shape)}. All splits need the same."
+                yield Problem(
+                    where,
+                    f"rows are {array.dtype} {list(array.shape[1:])}, those of another split {dtype} {list(shape)}.",
+                    "All splits need the same.",
                 )
             yield from _value_problems(where, array)
         for modality in expected.keys() - split.inputs.keys():
-            yield f"{name}, {modality}: the modality is missing from this split."
+            yield Problem(f"{name}, {modality}", "the modality is missing from this split.", "Add it.")
 
 
-def _label_problems(name: str, labels: npt.NDArray[np.generic], target: Target) -> Iterator[str]:
+def absent_classes(labels: Mapping[str, npt.NDArray[np.generic]], target: Target) -> Iterator[Problem]:
+    """Yield classes and labels that do not occur in a split: an error in the training split, else a warning."""
+    if target.kind == "regression":
+        return
+    what = "class" if target.kind == "multiclass" else "label"
+    for split, of_split in labels.items():
+        absent = [name for name, n in zip(target.names, class_counts(of_split, target), strict=True) if n == 0]
+        if absent and split == "train":
+            yield Problem(
+                split,
+                f"no sample of {what} {', '.join(absent)}, which cannot be learnt so.",
+                "Add some, or leave these out of the other splits too.",
+            )
+        elif absent:
+            yield Problem(
+                split, f"no sample of {what} {', '.join(absent)}.", "Scores say nothing about it.", is_error=False
+            )
+
+
+def class_counts(labels: npt.NDArray[np.generic], target: Target) -> list[int]:
+    """Return how many samples there are of each class, or with each label."""
+    if target.kind == "multiclass":
+        counts: list[int] = np.bincount(labels.astype(np.int64), minlength=target.n_outputs).tolist()
+    else:
+        counts = labels.astype(np.int64).sum(axis=0).tolist()
+    return counts
+
+
+def _label_problems(name: str, labels: npt.NDArray[np.generic], target: Target) -> Iterator[Problem]:
     if len(labels) == 0:
-        yield f"{name}: the split is empty."
+        yield Problem(name, "the split is empty.", "Add samples.")
         return
     dtype = _LABEL_TYPES[target.kind]
     shape = labels.shape[:1] if target.kind == "multiclass" else (len(labels), target.n_outputs)
     if labels.shape != shape or labels.dtype != dtype:
-        yield f"{name}: labels must be {dtype} {list(shape)}, found {labels.dtype} {list(labels.shape)}."
+        yield Problem(
+            name, f"labels must be {dtype} {list(shape)}, found {labels.dtype} {list(labels.shape)}.", "Convert them."
+        )
         return
     if target.kind == "regression":
         wrong, expected = ~np.isfinite(labels.astype(np.float64)), "a finite number"
@@ -140,17 +184,18 @@ def _label_problems(name: str, labels: npt.NDArray[np.generic], target: Target) 
     rows = np.flatnonzero(wrong.reshape(len(labels), -1).any(axis=1))
     if len(rows):
         row = int(rows[0])
-        yield (
-            f"{name}, labels: {len(rows)} out of range, the first at row {row}: expected {expected}, "
-            f"found {labels[row].tolist()}."
+        yield Problem(
+            f"{name}, labels",
+            f"{len(rows)} out of range, the first at row {row}: expected {expected}, found {labels[row].tolist()}.",
+            "Mend the labels.",
         )
 
 
-def _value_problems(where: str, array: npt.NDArray[np.generic]) -> Iterator[str]:
+def _value_problems(where: str, array: npt.NDArray[np.generic]) -> Iterator[Problem]:
     if array.dtype == np.uint8:
         return
     if array.dtype != np.float32:
-        yield f"{where}: expected uint8 or float32, found {array.dtype}."
+        yield Problem(where, f"expected uint8 or float32, found {array.dtype}.", "Convert it.")
         return
     first, n_wrong = -1, 0
     for start in range(0, len(array), _ROWS_AT_ONCE):
@@ -160,4 +205,6 @@ def _value_problems(where: str, array: npt.NDArray[np.generic]) -> Iterator[str]
             first = start + int(np.argmin(finite)) if first < 0 else first
             n_wrong += int((~finite).sum())
     if n_wrong:
-        yield f"{where}: NaN or infinity in {n_wrong} rows, the first is row {first}. Mend or leave out these rows."
+        yield Problem(
+            where, f"NaN or infinity in {n_wrong} rows, the first is row {first}.", "Mend or leave out these rows."
+        )

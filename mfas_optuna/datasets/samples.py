@@ -17,8 +17,8 @@ from mfas_optuna.errors import DataError
 from mfas_optuna.target import Target
 
 Layout = Literal["image", "video", "skeleton", "vector", "other"]
-"""What the axes of a modality's samples are: image (C, H, W), spectrograms too; video (C, T, H, W); skeleton (C, T, V, M),
-coordinates, frames, joints, persons; vector (F); anything else."""
+"""What the axes of a modality's samples are: image (C, H, W), spectrograms too; video (C, T, H, W); skeleton
+(C, T, V, M), coordinates, frames, joints, persons; vector (F); anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +96,13 @@ class Source:
         splits: Samples of "train", "validation" and "test", in a fixed order.
         target: What is predicted.
         modalities: By name, in order.
-        read: Reads one sample: {modality: array of its shape and dtype}; raises SampleError. It is sent to other processes,
-            so it is a function of a module, or a `functools.partial` of one.
+        read: Reads one sample: {modality: array of its shape and dtype}; raises SampleError. It is called from several
+            threads at once.
         facts: What tell these files from others (names, sizes, times), as JSON values.
         card: Text on where the data come from and what was done to them, without counts.
         problems: What was found wrong while looking for samples.
         stand_in: What the generated data in the folder stand in for; empty for real data.
-        reads_here: Whether `read` must run in this process.
+        reads_here: Whether `read` must be called from one thread alone.
     """
 
     splits: Mapping[str, Sequence[Sample]]

@@ -1,10 +1,11 @@
-"""Shapes of a study's data, known from its settings before anything is built."""
+"""Shapes of a study's data, known before anything is built."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mfas_optuna.spec import DatasetSettings, DigitsSettings
+from mfas_optuna.datasets.samples import Source
+from mfas_optuna.spec import AvmnistSettings, DigitsSettings
 from mfas_optuna.target import Target
 
 
@@ -25,7 +26,7 @@ class DatasetShape:
     n_samples: dict[str, int]
 
 
-def shape_of(settings: DatasetSettings) -> DatasetShape:
+def of_settings(settings: DigitsSettings | AvmnistSettings) -> DatasetShape:
     """Return the shapes of the data that these settings make."""
     is_small = isinstance(settings, DigitsSettings)
     return DatasetShape(
@@ -35,4 +36,14 @@ def shape_of(settings: DatasetSettings) -> DatasetShape:
         target=Target.of_classes(10),
         tasks=settings.tasks,
         n_samples={"train": settings.n_train, "validation": settings.n_validation, "test": settings.n_test},
+    )
+
+
+def of_source(source: Source) -> DatasetShape:
+    """Return the shapes of samples that were found but not read."""
+    return DatasetShape(
+        inputs={name: modality.shape for name, modality in source.modalities.items()},
+        target=source.target,
+        tasks={},
+        n_samples={split: len(samples) for split, samples in source.splits.items()},
     )

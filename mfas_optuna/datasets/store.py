@@ -30,9 +30,21 @@ from mfas_optuna.target import Target
 VERSION = 2
 MANIFEST = "manifest.json"
 
-_MANIFEST_KEYS = {"target", "modalities", "tasks", "layouts", "stand_in", "skipped", "source", "arrays", "card"}
+_MANIFEST_KEYS = {
+    "target",
+    "modalities",
+    "tasks",
+    "layouts",
+    "stand_in",
+    "skipped",
+    "problems",
+    "source",
+    "arrays",
+    "card",
+}
 _TEMPORARY_PREFIX = ".building-"
 _LABELS = "labels"
+_N_PIECES, _PIECE_BYTES = 33, 1 << 16
 _STALE_AFTER_S = 24 * 3600.0
 
 
@@ -49,6 +61,7 @@ class Contents:
         layouts: What the axes of each modality are; images where nothing is said.
         stand_in: What generated data stand in for; empty for real data.
         skipped: Samples that were left out, by name.
+        problems: What was found wrong with the source, as JSON values.
     """
 
     card: str
@@ -59,6 +72,7 @@ class Contents:
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     stand_in: str = ""
     skipped: tuple[str, ...] = ()
+    problems: tuple[Mapping[str, Any], ...] = ()
 
 
 def array_file(folder: Path, split: str, what: str) -> Path:
@@ -124,6 +138,7 @@ def write_manifest(folder: Path, name: str, settings: Mapping[str, Any], content
         "layouts": dict(contents.layouts),
         "stand_in": contents.stand_in,
         "skipped": list(contents.skipped),
+        "problems": list(contents.problems),
         "source": dict(contents.source),
         "arrays": arrays,
         "card": contents.card,
@@ -167,7 +182,7 @@ def read_manifest(folder: Path, name: str, settings: Mapping[str, Any]) -> dict[
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         version, stored = manifest["version"], manifest["settings"]
-        complete = _MANIFEST_KEYS <= manifest.keys()
+        complete = manifest.keys() >= _MANIFEST_KEYS
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(file, name, f"not a readable manifest ({type(error).__name__})") from error
     if version != VERSION:
@@ -213,6 +228,20 @@ def file_digest(file: Path) -> str:
     """Return the SHA-256 of a file, hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sampled_digest(file: Path) -> str:
+    """Return the SHA-256 of pieces spread over a file, hex: for files too large to be read whole at each start.
+
+    Any change of length or of the file as a whole is seen; one of a few values in the middle of gigabytes is not.
+    """
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with file.open("rb") as stream:
+        for piece in range(_N_PIECES):
+            stream.seek(max(0, size - _PIECE_BYTES) * piece // (_N_PIECES - 1))
+            digest.update(stream.read(_PIECE_BYTES))
+    return digest.hexdigest()
 
 
 def _read_array(file: Path, name: str, arrays: Mapping[str, Any]) -> npt.NDArray[Any]:

@@ -99,6 +99,7 @@ class FeatureSet:
         mean: Mean of each column over the training split, as the rows are stored, (F,).
         std: Standard deviation of each column over the training split, as the rows are stored, (F,).
         card: Card of the data.
+        stand_in: What generated data stand in for; empty for real data.
         arrays: Features (float16 or float32, the same type for all splits) and labels of each split.
     """
 
@@ -108,6 +109,7 @@ class FeatureSet:
     mean: Floats
     std: Floats
     card: str
+    stand_in: str
     arrays: Mapping[str, tuple[Floats | Halves, Labels]]
 
     def matrix(self, split: str) -> Floats | Halves:
@@ -280,6 +282,7 @@ def open_features(folder: Path, key: Mapping[str, Any], *, rebuild_command: str)
             mean=np.asarray(manifest["mean"], dtype=np.float32),
             std=np.asarray(manifest["std"], dtype=np.float32),
             card=str(manifest["card"]),
+            stand_in=str(manifest["stand_in"]),
             arrays=arrays,
         )
     except (KeyError, TypeError, ValueError) as error:

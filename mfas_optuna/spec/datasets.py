@@ -156,6 +156,8 @@ class ArraysSettings(Settings):
     """Folder of the arrays, relative to the study file."""
     target: TargetKind = "multiclass"
     """What is predicted: one class of several, any number of labels, or values (regression)."""
+    classes: list[str] | None = Field(default=None, min_length=1)
+    """Names of the classes, labels or values, in order; absent: their numbers, as many as occur."""
     validation_fraction: float = Field(default=0.15, gt=0, lt=1)
     """Part of the training samples that becomes the validation split, stratified, when there is none."""
     test_fraction: float = Field(default=0.15, gt=0, lt=1)
@@ -186,6 +188,8 @@ class PythonSettings(Settings):
     whose items are ({modality: array or tensor}, target); or None when there is no such split."""
     target: TargetKind = "multiclass"
     """What is predicted: one class of several, any number of labels, or values (regression)."""
+    classes: list[str] | None = Field(default=None, min_length=1)
+    """Names of the classes, labels or values, in order; absent: their numbers, as many as occur."""
     version: str = ""
     """Change it when the data change although the file does not: then they are read again."""
     validation_fraction: float = Field(default=0.15, gt=0, lt=1)

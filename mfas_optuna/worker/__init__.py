@@ -1,12 +1,14 @@
 """The composition root: what the command line calls."""
 
 from mfas_optuna.worker.dashboard import serve_dashboard
+from mfas_optuna.worker.data import build_data, check_data, make_data, taps_of_file, taps_of_study
 from mfas_optuna.worker.estimate import Estimate, dry_run
-from mfas_optuna.worker.request import Listener, SearchOutcome, SearchRequest
-from mfas_optuna.worker.search import build_data, prepare, search
+from mfas_optuna.worker.request import DataReport, Listener, SearchOutcome, SearchRequest
+from mfas_optuna.worker.search import prepare, search
 from mfas_optuna.worker.status import StepStatus, StudyStatus, status
 
 __all__ = [
+    "DataReport",
     "Estimate",
     "Listener",
     "SearchOutcome",
@@ -14,9 +16,13 @@ __all__ = [
     "StepStatus",
     "StudyStatus",
     "build_data",
+    "check_data",
     "dry_run",
+    "make_data",
     "prepare",
     "search",
     "serve_dashboard",
     "status",
+    "taps_of_file",
+    "taps_of_study",
 ]

@@ -10,6 +10,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial
 
+from mfas_optuna.datasets import Problem
 from mfas_optuna.errors import DeviceError
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.trials import RankedNetwork
@@ -64,6 +65,7 @@ class SearchOutcome:
         n_new: Those of them that this call ran.
         backbones: Unimodal scores and weight digests, by modality.
         timings_s: Seconds spent in each stage, over all runs of the study.
+        stand_in: What the generated data stand in for; empty for real data.
     """
 
     study: optuna.Study
@@ -72,6 +74,24 @@ class SearchOutcome:
     n_new: int
     backbones: dict[str, Any]
     timings_s: dict[str, float]
+    stand_in: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What a check of the data came to.
+
+    Attributes:
+        problems: Everything that was found wrong, and warnings.
+        card: The data card; empty when the data cannot be used.
+        folder: Where the data that were read lie; None when they cannot be used.
+        skip_bad: Whether samples that cannot be used were left out.
+    """
+
+    problems: tuple[Problem, ...]
+    card: str
+    folder: Path | None
+    skip_bad: bool
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import optuna
 
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
-from mfas_optuna.datasets import build_dataset
 from mfas_optuna.errors import (
-    CacheError,
     SearchFailedError,
     StudyMismatchError,
 )
@@ -36,27 +33,6 @@ def prepare(request: SearchRequest, listener: Listener, *, force: bool = False) 
     check_home(request.home)
     with Interrupts() as interrupts, interrupts.immediate():
         return _preparation(request, listener).run(force=force)
-
-
-def build_data(request: SearchRequest, listener: Listener, *, force: bool = False) -> Path:
-    """Build a study's data set when it is not there, and return its folder.
-
-    Raises:
-        MfasError: Something a user can mend is wrong; the message says what.
-    """
-    check_home(request.home)
-    with Interrupts() as interrupts, interrupts.immediate():
-        try:
-            return build_dataset(
-                request.spec.dataset,
-                home=request.home,
-                data_root=request.data_root,
-                tasks=request.spec.tasks(),
-                progress=listener.progress,
-                force=force,
-            )
-        except CacheError as error:
-            raise CacheError(f"{error} Add --force to build it again.") from error
 
 
 def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
@@ -104,6 +80,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
             n_finished - n_before,
             records.read_backbones(study) or {},
             records.read_timings(study),
+            records.read_stand_in(study),
         )
 
 
@@ -153,7 +130,13 @@ def _record_inputs(study: optuna.Study, prepared: Prepared) -> None:
     stored = records.read_features(study)
     if stored is None:
         backbones = {modality: trained.as_record() for modality, trained in prepared.backbones.items()}
-        records.write_study_inputs(study, backbones=backbones, features=prepared.fingerprint, card=prepared.card)
+        records.write_study_inputs(
+            study,
+            backbones=backbones,
+            features=prepared.fingerprint,
+            card=prepared.card,
+            stand_in=prepared.features.stand_in,
+        )
     elif stored != prepared.fingerprint:
         raise StudyMismatchError(
             f"The study was begun with features {stored[:12]}, those here are {prepared.fingerprint[:12]}, so that "

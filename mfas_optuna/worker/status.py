@@ -60,6 +60,8 @@ class StudyStatus:
         backbones: Unimodal scores and weight digests, by modality.
         timings_s: Seconds spent in each stage.
         warnings: What the user should look at, with what to do about it.
+        stand_in: What the generated data stand in for; empty for real data.
+        card: The data card; empty before the data are there.
     """
 
     study_name: str
@@ -72,6 +74,8 @@ class StudyStatus:
     backbones: dict[str, Any]
     timings_s: dict[str, float]
     warnings: list[str]
+    stand_in: str
+    card: str
 
 
 def status(request: SearchRequest) -> StudyStatus:
@@ -102,6 +106,8 @@ def status(request: SearchRequest) -> StudyStatus:
             backbones=records.read_backbones(study) or {},
             timings_s=records.read_timings(study),
             warnings=_warnings(health, request.spec.search.mode),
+            stand_in=records.read_stand_in(study),
+            card=records.read_card(study),
         )
 
 

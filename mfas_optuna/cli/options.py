@@ -1,0 +1,118 @@
+"""What the commands have in common: options, the settings they come to, and errors as messages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from mfas_optuna.spec import StudySpec
+    from mfas_optuna.worker import SearchRequest
+
+Study = Annotated[str, typer.Option("--study", "-s", help="Study: a name from `mfas-optuna studies`, or a .toml file.")]
+Name = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Option("--name", help="Name in the database [default: the study's, with what differs from its file]."),
+]
+Storage = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--storage", help="Database URL [default: MFAS_STORAGE, the study file's, or mfas.db in MFAS_HOME]."),
+]
+Sampler = Annotated[Optional[str], typer.Option("--sampler", help="mfas, random or tpe.")]  # noqa: UP045
+Mode = Annotated[Optional[str], typer.Option("--mode", help="calibrated or paper (for the mfas sampler).")]  # noqa: UP045
+Seed = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of every random choice.")]  # noqa: UP045
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Joint = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--joint",
+        help="Networks trained at once at most: a number, or auto: a step's, 1 with tpe [default: MFAS_JOINT, auto].",
+    ),
+]
+DataRoot = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--data-root", help="Folder of raw data [default: MFAS_DATA]."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn errors into one clear message and an exit code: 2 for bad input, 1 for a failed run, 130 or 143 stopped."""
+    import logging
+
+    from mfas_optuna.errors import Interrupted, MfasError
+
+    debug = bool(os.environ.get("MFAS_DEBUG"))
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        yield
+    except Interrupted as stop:
+        typer.echo("Stopped. The same command goes on from here.", err=True)
+        raise typer.Exit(stop.exit_code) from stop
+    except KeyboardInterrupt as stop:
+        typer.echo("Stopped.", err=True)
+        raise typer.Exit(130) from stop
+    except MfasError as error:
+        if debug:
+            raise
+        typer.echo(f"mfas-optuna: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(
+            f"mfas-optuna: unexpected {type(error).__name__}: {error}\n"
+            "This is a fault of the program. `mfas-optuna --debug ...` shows where.",
+            err=True,
+        )
+        raise typer.Exit(1) from error
+
+
+def specs(
+    study: str, sampler: str | None, mode: str | None, seed: int | None, trials: int | None
+) -> tuple[str, StudySpec, StudySpec]:
+    """Return the study's short name, its file's settings, and those with the command line's."""
+    from mfas_optuna.spec import find_study, load_spec
+
+    path = find_study(study)
+    in_file = load_spec(path)
+    return path.stem, in_file, in_file.with_search(sampler=sampler, mode=mode, seed=seed, n_trials=trials)
+
+
+def request_of(
+    study: str,
+    *,
+    name: str | None,
+    storage: str | None,
+    sampler: str | None = None,
+    mode: str | None = None,
+    trials: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    data_root: Path | None = None,
+    joint: str | None = None,
+) -> SearchRequest:
+    from mfas_optuna import spec as settings
+    from mfas_optuna.worker import SearchRequest
+
+    stem, in_file, resolved = specs(study, sampler, mode, seed, trials)
+    home = settings.home_folder()
+    return SearchRequest(
+        spec=resolved,
+        study_name=settings.check_study_name(name or resolved.default_study_name(stem, in_file)),
+        home=home,
+        storage_url=settings.storage_url(storage, resolved, home),
+        data_root=settings.data_root(data_root),
+        device=device,
+        rebuild_command=f"mfas-optuna prepare --study {study} --force",
+        joint=settings.joint(joint),
+    )

@@ -1,0 +1,136 @@
+"""`mfas-optuna init` and `mfas-optuna taps`: the way to a study of networks and data of one's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from mfas_optuna.cli.options import DataRoot, clear_errors, request_of
+
+if TYPE_CHECKING:
+    from mfas_optuna.target import TargetKind
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the study: NAME.toml is written.")],
+    arrays: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option("--arrays", help="Folder of features that you have extracted: see docs/own-study.md."),
+    ] = None,
+    python: Annotated[
+        bool, typer.Option("--python", help="Networks and data are PyTorch code: NAME.py is written to begin with.")
+    ] = False,
+    modality: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--modality", help="Name of a modality, with --python; give it twice or more."),
+    ] = None,
+    target: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--target", help="multiclass, multilabel or regression [default: multiclass]."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+) -> None:
+    """Write a commented study file for networks and data of your own; asks for what is not given."""
+    with clear_errors():
+        from mfas_optuna.datasets.arrays import layers_of
+        from mfas_optuna.errors import SpecError
+        from mfas_optuna.spec import check_study_name, load_spec
+        from mfas_optuna.spec.template import arrays_study, python_study
+
+        check_study_name(name)
+        if arrays is not None and python:
+            raise SpecError(["init: expected --arrays or --python, found both."])
+        if arrays is None and not python:
+            _needs_terminal("--arrays FOLDER or --python")
+            python = not typer.confirm("Have you extracted the features already, as arrays?")
+            if not python:
+                arrays = Path(typer.prompt("Folder of the arrays"))
+        if target is None:
+            target = (
+                typer.prompt("Target: multiclass, multilabel or regression", default="multiclass") if _asks() else ""
+            )
+        kind = _target_kind(target or "multiclass")
+        study_file = Path(f"{name}.toml")
+        files: dict[Path, str] = {}
+        if arrays is not None:
+            files[study_file] = arrays_study(name, os.path.relpath(arrays), layers_of(arrays), kind)
+        else:
+            if not modality:
+                _needs_terminal("--modality twice or more")
+                modality = typer.prompt("Modalities, such as image, audio").replace(",", " ").split()
+            wrong = [each for each in modality if not each.isidentifier()]
+            if wrong or len(set(modality)) < 2 or not name.isidentifier():
+                raise SpecError(
+                    [
+                        "init --python: expected a name and two modalities or more that can be names in Python, found "
+                        f"{name!r} and {', '.join(map(repr, modality))}."
+                    ]
+                )
+            files[study_file], files[Path(f"{name}.py")] = python_study(name, modality, kind)
+        there = [str(file) for file in files if file.exists()]
+        if there and not force:
+            raise SpecError([f"init: {', '.join(there)}: expected no such file. Choose another name, or add --force."])
+        for file, text in files.items():
+            file.write_text(text, encoding="utf-8")
+        load_spec(study_file)
+        typer.echo(f"Wrote {' and '.join(map(str, files))}. Look it through, then:")
+        typer.echo(f"  mfas-optuna data check --study {study_file}\n  mfas-optuna search --study {study_file}")
+
+
+def taps(
+    network: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="FILE.py:NAME, a function or class that returns a network when called without arguments."),
+    ] = None,
+    shape: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--shape", help="Shape of a sample without the batch, such as 3,224,224."),
+    ] = None,
+    study: Annotated[Optional[str], typer.Option("--study", "-s", help="Instead: a study.")] = None,  # noqa: UP045
+    modality: Annotated[Optional[str], typer.Option("--modality", help="Its modality.")] = None,  # noqa: UP045
+    data_root: DataRoot = None,
+) -> None:
+    """List what can be a feature in a network: submodules with the shapes of their outputs."""
+    with clear_errors():
+        from mfas_optuna import worker
+        from mfas_optuna.cli import output
+        from mfas_optuna.errors import SpecError
+
+        if network is not None and shape is not None and study is None:
+            file, _, member = network.rpartition(":")
+            sizes = shape.replace("x", ",").split(",")
+            if not file or not all(size.strip().isdecimal() and int(size) for size in sizes):
+                raise SpecError(
+                    [f"taps: expected FILE.py:NAME and --shape 3,224,224, found {network!r} and {shape!r}."]
+                )
+            found = worker.taps_of_file(Path(file), member, tuple(int(size) for size in sizes))
+        elif study is not None and modality is not None and network is None:
+            found = worker.taps_of_study(request_of(study, name=None, storage=None, data_root=data_root), modality)
+        else:
+            raise SpecError(["taps: expected FILE.py:NAME with --shape, or --study with --modality."])
+        output.print_taps(found)
+
+
+def _asks() -> bool:
+    return sys.stdin.isatty()
+
+
+def _needs_terminal(options: str) -> None:
+    from mfas_optuna.errors import SpecError
+
+    if not _asks():
+        raise SpecError([f"init: expected {options}, since there is no terminal to ask on. Add it."])
+
+
+def _target_kind(text: str) -> TargetKind:
+    from mfas_optuna.errors import SpecError
+    from mfas_optuna.target import METRICS
+
+    for kind in METRICS:
+        if text == kind:
+            return kind
+    raise SpecError([f"init: --target: expected {' or '.join(METRICS)}, found {text!r}."])

@@ -1,0 +1,60 @@
+"""The home folder: where things lie in it, files that appear whole, and locks."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mfas_optuna.errors import HomeError
+
+
+def weights_folder(home: Path) -> Path:
+    """Return the folder of the weight blobs in a home."""
+    return home / "weights"
+
+
+def check_home(home: Path) -> None:
+    """Create the home folder and make sure that it can be written.
+
+    Raises:
+        HomeError: It cannot; the message says why and what to do.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise HomeError(
+            f"{home}: the home folder cannot be written: {error.strerror}. Set MFAS_HOME to a folder that can."
+        ) from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file so that a reader sees the old or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def locked(home: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a named lock of the home folder; say so when another process has it, and wait."""
+    folder = home / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Another process is preparing the same data and backbones; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
