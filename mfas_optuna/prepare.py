@@ -230,9 +230,13 @@ class Preparation:
 
     def _build(self, dataset: Dataset, modality: str, settings: BackboneSettings) -> nn.Module:
         generator = torch.Generator().manual_seed(settings.training.seed)
-        in_channels = int(dataset.splits["train"].inputs[modality].shape[1])
-        n_classes = dataset.for_task(settings.task).target.n_outputs
-        return build_backbone(settings, in_channels=in_channels, n_classes=n_classes, generator=generator)
+        return build_backbone(
+            settings,
+            sample_shape=dataset.splits["train"].inputs[modality].shape[1:],
+            n_outputs=dataset.for_task(settings.task).target.n_outputs,
+            generator=generator,
+            folder=self._spec.folder,
+        )
 
     def _check_recorded(self, backbones: Mapping[str, TrainedBackbone], recorded: Mapping[str, Any] | None) -> None:
         changed = [
