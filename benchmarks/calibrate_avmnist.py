@@ -44,7 +44,13 @@ def measure(settings: AvmnistSettings, backbones: dict[str, LeNetSettings], data
         start = time.perf_counter()
         training = lenet.training
         generator = torch.Generator().manual_seed(training.seed)
-        model = build_backbone(lenet, in_channels=1, n_classes=dataset.target.n_outputs, generator=generator)
+        model = build_backbone(
+            lenet,
+            sample_shape=dataset.splits["train"].inputs[modality].shape[1:],
+            n_outputs=dataset.target.n_outputs,
+            generator=generator,
+            folder=Path(),
+        )
         result = train_unimodal(model, dataset, modality, training, device=torch.device("cpu"))
         print(
             f"{settings.snr_db:g} dB, {modality}: channels {lenet.channels}, {training.epochs} epochs, batch "

@@ -85,7 +85,9 @@ def measure(
         for times_wider in widths:
             settings = of_study.model_copy(update={"channels": [times_wider * n for n in of_study.channels]})
             generator = torch.Generator().manual_seed(0)
-            model = build_backbone(settings, in_channels=shapes[modality][0], n_classes=10, generator=generator)
+            model = build_backbone(
+                settings, sample_shape=shapes[modality], n_outputs=10, generator=generator, folder=spec.folder
+            )
             taps = [Tap(name, name) for name in settings.features]
             name = f"{modality} {'-'.join(str(n) for n in settings.channels)}"
             # Wider ones take longer: as many times fewer samples.

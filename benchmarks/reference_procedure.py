@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -157,7 +158,11 @@ def build(
     shapes = avmnist(channels_factor)
     backbones = {
         modality: build_backbone(
-            settings, in_channels=1, n_classes=N_CLASSES, generator=torch.Generator().manual_seed(0)
+            settings,
+            sample_shape=INPUT_SHAPES[modality],
+            n_outputs=N_CLASSES,
+            generator=torch.Generator().manual_seed(0),
+            folder=Path(),
         )
         for modality, settings in avmnist_backbones(channels_factor).items()
     }

@@ -51,6 +51,22 @@ class TapError(MfasError, LookupError):
     """A module to tap does not exist, or its output cannot be pooled."""
 
 
+class PythonFileError(MfasError, ImportError):
+    """A Python file of the user cannot be run, lacks what is named, or gave something else than was expected."""
+
+
+class WeightsError(MfasError, ValueError):
+    """A file of weights cannot be read, or does not fit its network.
+
+    Attributes:
+        problems: One line for each kind of misfit, with all keys.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        self.problems = tuple(problems)
+        super().__init__(message)
+
+
 class DataError(MfasError, ValueError):
     """Data are inconsistent: labels out of range, NaN, arrays of different length."""
 

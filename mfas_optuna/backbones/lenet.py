@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,6 +21,9 @@ class LeNet(nn.Module):
 
     Source: MFAS section 4, AV-MNIST. The paper is silent on channels and normalisation.
     """
+
+    head_name: ClassVar[str] = "head"
+    """The layer that other weights may have in another shape."""
 
     def __init__(self, in_channels: int, channels: Sequence[int], n_classes: int) -> None:
         """Make a network of len(channels) convolutions.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mfas_optuna.errors import TapError
@@ -26,6 +27,29 @@ class Tap:
     name: str
     module: str
     channel_axis: int = 1
+
+
+@dataclass(frozen=True)
+class TapInfo:
+    """A submodule, and whether it can be a feature.
+
+    Attributes:
+        module: Its dotted path.
+        kind: Name of its class.
+        shape: Shape of its output for one sample; None when it cannot be tapped.
+        problem: Why it cannot be tapped; empty when it can.
+        n_parameters: Number of its weights, with those of what is inside of it.
+        channel_axis: Which axis of its output most likely holds the channels: 1, or -1 for transformers.
+        width: Width of the feature, pooled along that axis; 0 when it cannot be tapped.
+    """
+
+    module: str
+    kind: str
+    shape: tuple[int, ...] | None
+    problem: str
+    n_parameters: int
+    channel_axis: int
+    width: int
 
 
 Keep = Callable[[Tap, Tensor], Tensor]
@@ -92,6 +116,93 @@ def tapped_forward(model: nn.Module, taps: Sequence[Tap], x: Tensor) -> tuple[Te
     """
     with tapped(model, taps) as forward:
         return forward(x)
+
+
+_BATCH = 2
+
+
+def list_taps(model: nn.Module, sample_shape: tuple[int, ...]) -> list[TapInfo]:
+    """Run the network once, in eval mode, on two samples of zeros, and say of every submodule whether it can be tapped.
+
+    The network is as before afterwards, also when it raises.
+
+    Args:
+        model: Any network of one input.
+        sample_shape: Shape of one sample of its input, without the batch.
+
+    Returns:
+        All submodules, in the order of `named_modules`.
+
+    Raises:
+        TapError: The network raises on such samples.
+    """
+    modules = {module: name for name, module in model.named_modules() if name}
+    outputs: dict[str, list[Any]] = {name: [] for name in modules.values()}
+    axes: dict[tuple[int, ...], int] = {}  # Where the channels of the last output of a shape were.
+    channel_axes: dict[str, int] = {}
+
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        name = modules[module]
+        outputs[name].append(output)
+        if isinstance(output, Tensor):
+            shape = tuple(output.shape)
+            axes[shape] = channel_axes[name] = _channel_axis(module, shape, axes.get(shape, 1))
+
+    parameter = next(model.parameters(), None)
+    zeros = torch.zeros(_BATCH, *sample_shape, device=None if parameter is None else parameter.device)
+    modes = {module: module.training for module in model.modules()}
+    handles = [module.register_forward_hook(record) for module in modules]
+    try:
+        with torch.inference_mode():
+            model.eval()(zeros)
+    except Exception as error:  # Whatever the user's network raises.
+        raise TapError(
+            f"{type(model).__name__}: cannot be run on samples of shape {tuple(sample_shape)}: "
+            f"{type(error).__name__}: {error}. Give it the shape it takes."
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, was_training in modes.items():
+            module.training = was_training
+    return [_info(name, module, outputs[name], channel_axes.get(name, 1)) for module, name in modules.items()]
+
+
+def _info(name: str, module: nn.Module, outputs: list[Any], channel_axis: int) -> TapInfo:
+    problem, shape, width = _problem(outputs), None, 0
+    if not problem:
+        shape = tuple(outputs[0].shape[1:])
+        width = outputs[0].shape[channel_axis]
+    n_parameters = sum(parameter.numel() for parameter in module.parameters())
+    return TapInfo(name, type(module).__name__, shape, problem, n_parameters, channel_axis, width)
+
+
+def _problem(outputs: list[Any]) -> str:
+    if len(outputs) != 1:
+        return f"ran {len(outputs)} times, expected once"
+    (output,) = outputs
+    if not isinstance(output, Tensor):
+        return f"returned {type(output).__name__}, expected a tensor"
+    if output.ndim < 2 or output.shape[0] != _BATCH:
+        return f"returned shape {tuple(output.shape)}, expected the batch ({_BATCH}) first, then channels"
+    if not output.is_floating_point():
+        return f"returned {output.dtype}, expected floating point"
+    return ""
+
+
+def _channel_axis(module: nn.Module, shape: tuple[int, ...], before: int) -> int:
+    """Return where the channels most likely are: last if a layer in it works along the last axis; else as before it."""
+    layers = [layer for layer in module.modules() if next(layer.parameters(recurse=False), None) is not None]
+    if len(shape) < 3:
+        return 1
+    if not layers:
+        return before
+    is_last = any(
+        (isinstance(layer, nn.Linear) and layer.out_features == shape[-1])
+        or (isinstance(layer, nn.LayerNorm) and layer.normalized_shape[-1] == shape[-1])
+        for layer in layers
+    )
+    return -1 if is_last else 1
 
 
 def _submodule(model: nn.Module, tap: Tap) -> nn.Module:

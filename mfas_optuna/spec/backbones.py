@@ -86,16 +86,20 @@ class InflatedResNetSettings(TrainedBackbone):
     """Bottleneck blocks of each stage; ResNet-50 has 3, 4, 6, 3."""
     width: int = Field(default=64, ge=1)
     """Channels of the stem; stage i has 4 * width * 2^(i-1)."""
+    imagenet_inputs: bool = False
+    """Scale RGB as weights trained on ImageNet expect it: its mean colour taken off, over its deviation."""
 
 
 class CooccurrenceSettings(TrainedBackbone):
-    """The co-occurrence network for skeletons (paper, section 4, NTU RGB+D; Li et al., IJCAI 2018). Its last four
-    layers, conv5, conv6, fc7 and fc8, can be features."""
+    """The co-occurrence network for skeletons (paper, section 4, NTU RGB+D; Li et al., IJCAI 2018). Its last
+    layers, conv5, conv6, flat (conv6 as one row), fc7 and fc8 (the output), can be features."""
 
     kind: Literal["cooccurrence"]
     """Which network."""
     width: int = Field(default=64, ge=4)
     """Channels of conv1; the others are in proportion."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Probability of dropping a channel of conv4, conv5 and conv6, and a value of fc7."""
 
 
 class VggSettings(TrainedBackbone):
@@ -110,6 +114,8 @@ class VggSettings(TrainedBackbone):
     """Width of the two hidden linear layers."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Probability of dropping a value of these two."""
+    imagenet_inputs: bool = False
+    """Scale RGB as weights trained on ImageNet expect it: its mean colour taken off, over its deviation."""
 
 
 class MaxoutMlpSettings(TrainedBackbone):

@@ -80,7 +80,11 @@ def dry_run(request: SearchRequest) -> Estimate:
         generator = torch.Generator().manual_seed(settings.training.seed)
         labelled = small.for_task(settings.task)
         model = build_backbone(
-            settings, in_channels=shape.inputs[modality][0], n_classes=labelled.n_classes, generator=generator
+            settings,
+            sample_shape=shape.inputs[modality],
+            n_outputs=labelled.target.n_outputs,
+            generator=generator,
+            folder=spec.folder,
         )
         once = settings.training.model_copy(update={"epochs": 1})
         started = time.perf_counter()

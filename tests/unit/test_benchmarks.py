@@ -49,7 +49,13 @@ def test_the_reference_procedure_computes_what_the_cached_one_does() -> None:
     columns = []
     for modality, settings in avmnist_backbones(1).items():
         generator = torch.Generator().manual_seed(0)
-        model = build_backbone(settings, in_channels=1, n_classes=10, generator=generator)
+        model = build_backbone(
+            settings,
+            sample_shape=samples.inputs[modality].shape[1:],
+            n_outputs=10,
+            generator=generator,
+            folder=Path(),
+        )
         taps = [Tap(name, name) for name in settings.features]
         rows, _ = extract(model, taps, samples.inputs[modality].numpy(), batch_size=3, device=CPU)
         columns.append(torch.from_numpy(rows))

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from mfas_optuna.backbones import LeNet, build_backbone, to_input
+from mfas_optuna.backbones import LeNet, to_input
 from mfas_optuna.spec import LeNetSettings
+from tests.unit.backbones.helpers import build_network
 
 CPU = torch.device("cpu")
 SETTINGS = LeNetSettings(kind="lenet", channels=[4, 6, 8, 10, 12], features=["conv1"])
 
 
 def build(seed: int = 0) -> torch.nn.Module:
-    return build_backbone(SETTINGS, in_channels=1, n_classes=10, generator=torch.Generator().manual_seed(seed))
+    return build_network(SETTINGS, (1, 8, 8), 10, seed)
 
 
 @pytest.mark.parametrize("side", [1, 3, 8, 28, 112])
@@ -48,7 +49,7 @@ def test_weights_come_from_the_generator_alone() -> None:
 def test_scale_of_the_first_weights() -> None:
     """He's initialisation: deviation (2 / fan_in) ** 0.5."""
     wide = LeNetSettings(kind="lenet", channels=[64, 64], features=["conv1"])
-    model = build_backbone(wide, in_channels=1, n_classes=10, generator=torch.Generator().manual_seed(0))
+    model = build_network(wide, (1, 8, 8), 10)
     deviation = model.state_dict()["conv2.0.weight"].std().item()
     assert deviation == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
 

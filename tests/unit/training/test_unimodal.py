@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,7 +40,13 @@ def make_dataset(dtype: type[np.generic] = np.uint8) -> Dataset:
 
 def make_model() -> torch.nn.Module:
     settings = LeNetSettings(kind="lenet", channels=[4, 8], features=["conv1"])
-    return build_backbone(settings, in_channels=1, n_classes=2, generator=torch.Generator().manual_seed(0))
+    return build_backbone(
+        settings,
+        sample_shape=(1, 8, 8),
+        n_outputs=2,
+        generator=torch.Generator().manual_seed(0),
+        folder=Path(),
+    )
 
 
 def train(**changes: int) -> tuple[torch.nn.Module, UnimodalResult]:
