@@ -51,10 +51,6 @@ class TapError(MfasError, LookupError):
     """A module to tap does not exist, or its output cannot be pooled."""
 
 
-class PythonFileError(MfasError, ImportError):
-    """A Python file of the user cannot be run, lacks what is named, or gave something else than was expected."""
-
-
 class WeightsError(MfasError, ValueError):
     """A file of weights cannot be read, or does not fit its network.
 
@@ -69,6 +65,10 @@ class WeightsError(MfasError, ValueError):
 
 class DataError(MfasError, ValueError):
     """Data are inconsistent: labels out of range, NaN, arrays of different length."""
+
+
+class PythonFileError(DataError, ImportError):
+    """A Python file of the user cannot be run, lacks what is named, or gave something else than was expected."""
 
 
 class DataNotFoundError(MfasError, FileNotFoundError):

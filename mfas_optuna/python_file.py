@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mfas_optuna.errors import PythonFileError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _loaded: dict[Path, tuple[int, ModuleType]] = {}
 """Each file that was run, with its time of change then."""
@@ -39,7 +44,7 @@ def load(path: Path) -> ModuleType:
     return _loaded[path][1]
 
 
-def named(path: Path, name: str) -> Any:
+def member(path: Path, name: str) -> Any:
     """Return what a Python file defines under a name; the file is run when it was not.
 
     Raises:
@@ -58,17 +63,49 @@ def call(path: Path, name: str, *arguments: Any) -> Any:
     """Call a function or class that a Python file defines and return the result.
 
     Raises:
-        PythonFileError: `named` fails, what is named cannot be called, or the call raised.
+        PythonFileError: `member` fails, what is named cannot be called, or the call raised.
     """
-    function = named(path, name)
+    function = member(path, name)
     if not callable(function):
         raise PythonFileError(
             f"{path}: expected {name!r} to be a function or class, found {type(function).__name__}. Name a function."
         )
-    try:
+    with reporting(path, f"{name}()"):
         return function(*arguments)
+
+
+def network(path: Path, name: str) -> nn.Module:
+    """Call a function or class that a Python file defines and return the network that it gives.
+
+    Raises:
+        PythonFileError: `call` fails, or gives something else.
+    """
+    from torch import nn
+
+    model = call(path, name)
+    if not isinstance(model, nn.Module):
+        raise PythonFileError(
+            f"{path}: expected {name}() to return a torch.nn.Module, found {type(model).__name__}. Return the network."
+        )
+    return model
+
+
+@contextlib.contextmanager
+def reporting(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a Python file's code raises in this context into an error that says where.
+
+    Args:
+        path: The file.
+        what: What was done, for the message.
+
+    Raises:
+        PythonFileError: The code raised; the message has the file's deepest line that led there, and the traceback's
+            last.
+    """
+    try:
+        yield
     except (Exception, SystemExit) as error:  # Whatever the user's code raises.
-        raise _failure(path, error) from error
+        raise _failure(path.absolute(), error, f", in {what}") from error
 
 
 def _run(path: Path, source: bytes) -> ModuleType:
@@ -105,11 +142,11 @@ def _lies_in(module: ModuleType, folder: Path) -> bool:
     return file is not None and Path(file).absolute().is_relative_to(folder)
 
 
-def _failure(path: Path, error: BaseException) -> PythonFileError:
+def _failure(path: Path, error: BaseException, what: str = "") -> PythonFileError:
     """Return the error with the last line of its traceback, and the deepest line of the file that led there."""
     last = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError) and error.filename is not None:
         return PythonFileError(f"{error.filename}, line {error.lineno}: {last}. Mend the file.")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{path}, line {lines[-1]}" if lines else str(path)
-    return PythonFileError(f"{where}: it raised {last}. Mend the file.")
+    return PythonFileError(f"{where}{what}: it raised {last}. Mend the file.")

@@ -18,7 +18,7 @@ from mfas_optuna.backbones.maxout_mlp import MaxoutMlp
 from mfas_optuna.backbones.taps import Tap, TapInfo, list_taps, tapped_forward
 from mfas_optuna.backbones.vgg import Vgg19
 from mfas_optuna.backbones.weights import load_weights, read_weights
-from mfas_optuna.errors import DataError, PythonFileError
+from mfas_optuna.errors import DataError
 from mfas_optuna.spec import (
     CooccurrenceSettings,
     InflatedResNetSettings,
@@ -141,17 +141,10 @@ def _is_rgb(settings: InflatedResNetSettings | VggSettings, n_channels: int) -> 
 
 
 def _from_python(settings: PythonBackboneSettings, generator: torch.Generator, folder: Path) -> nn.Module:
-    path = folder / settings.file
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # Not torch.manual_seed, which would start a GPU's again too.
-        model = python_file.call(path, settings.module)
-    if not isinstance(model, nn.Module):
-        raise PythonFileError(
-            f"{path}: expected {settings.module!r} to return a torch.nn.Module, found {type(model).__name__}. Return "
-            "the network."
-        )
-    return model
+        return python_file.network(folder / settings.file, settings.module)
 
 
 def _initialize(model: nn.Module, generator: torch.Generator) -> None:

@@ -40,7 +40,7 @@ class TapInfo:
         problem: Why it cannot be tapped; empty when it can.
         n_parameters: Number of its weights, with those of what is inside of it.
         channel_axis: Which axis of its output most likely holds the channels: 1, or -1 for transformers.
-        width: Width of the feature, pooled along that axis; 0 when it cannot be tapped.
+        width: Width of the feature, pooled along that axis; None when it cannot be tapped.
     """
 
     module: str
@@ -49,7 +49,12 @@ class TapInfo:
     problem: str
     n_parameters: int
     channel_axis: int
-    width: int
+    width: int | None
+
+    @property
+    def output(self) -> str:
+        """Shape of its output, B being the batch, or why it cannot be tapped."""
+        return self.problem if self.shape is None else f"(B, {', '.join(str(length) for length in self.shape)})"
 
 
 Keep = Callable[[Tap, Tensor], Tensor]
@@ -169,10 +174,9 @@ def list_taps(model: nn.Module, sample_shape: tuple[int, ...]) -> list[TapInfo]:
 
 
 def _info(name: str, module: nn.Module, outputs: list[Any], channel_axis: int) -> TapInfo:
-    problem, shape, width = _problem(outputs), None, 0
-    if not problem:
-        shape = tuple(outputs[0].shape[1:])
-        width = outputs[0].shape[channel_axis]
+    problem = _problem(outputs)
+    shape = None if problem else tuple(outputs[0].shape[1:])
+    width = None if problem else outputs[0].shape[channel_axis]
     n_parameters = sum(parameter.numel() for parameter in module.parameters())
     return TapInfo(name, type(module).__name__, shape, problem, n_parameters, channel_axis, width)
 

@@ -26,11 +26,11 @@ def test_a_file_is_run_once_for_each_change(tmp_path: Path) -> None:
         "runs.write_text((runs.read_text() if runs.exists() else '') + 'x')\nVALUE = {}\n"
     )
     path = write(tmp_path / "mine.py", source.format("1"))
-    assert python_file.named(path, "VALUE") == 1
+    assert python_file.member(path, "VALUE") == 1
     assert python_file.load(path) is python_file.load(path)
     assert runs.read_text() == "x"
     write(path, source.format("2"), time=2)
-    assert python_file.named(path, "VALUE") == 2
+    assert python_file.member(path, "VALUE") == 2
     assert runs.read_text() == "xx"
 
 
@@ -47,7 +47,7 @@ def test_files_beside_it(tmp_path: Path) -> None:
         )
     for name in ("first", "second", "first"):
         path = tmp_path / name / "mine.py"
-        beside, found = python_file.named(path, "beside"), python_file.named(path, "NAME")
+        beside, found = python_file.member(path, "beside"), python_file.member(path, "NAME")
         assert (beside.NAME, found) == (name, name)
     for name in ("first", "second"):
         assert python_file.call(tmp_path / name / "mine.py", "later") == f"later {name}"
@@ -83,15 +83,29 @@ def test_what_a_file_raises(tmp_path: Path, text: str, message: str) -> None:
     assert sys.path == folders
     assert not [name for name in set(sys.modules) - modules if not name.startswith(("_mfas_user_", "json"))]
     write(path, "VALUE = 1\n", time=3)
-    assert python_file.named(path, "VALUE") == 1
+    assert python_file.member(path, "VALUE") == 1
 
 
 def test_what_a_call_raises(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.py", "import json\n\ndef f(text):\n    return json.loads(text)\n")
-    with pytest.raises(PythonFileError, match=r"mine.py, line 4: it raised json.decoder.JSONDecodeError"):
+    with pytest.raises(PythonFileError, match=r"mine.py, line 4, in f\(\): it raised json.decoder.JSONDecodeError"):
         python_file.call(path, "f", "{")
-    with pytest.raises(PythonFileError, match=r"mine.py: it raised TypeError: f\(\) missing 1 required"):
+    with pytest.raises(PythonFileError, match=r"mine.py, in f\(\): it raised TypeError: f\(\) missing 1 required"):
         python_file.call(path, "f")
+
+
+def test_what_is_reported_later(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.py", "class Rows:\n    def __getitem__(self, row):\n        return [1][row]\n")
+    rows = python_file.call(path, "Rows")
+    with python_file.reporting(path, "row 0"):
+        assert rows[0] == 1
+    with (
+        pytest.raises(
+            PythonFileError, match=r"mine.py, line 3, in row 7: it raised IndexError: list index out of range"
+        ),
+        python_file.reporting(path, "row 7"),
+    ):
+        rows[7]
 
 
 def test_names_near_the_one_that_is_missing(tmp_path: Path) -> None:
@@ -99,9 +113,9 @@ def test_names_near_the_one_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(
         PythonFileError, match=r"define 'audio_netwrk', found no such name. Did you mean 'audio_network'"
     ):
-        python_file.named(path, "audio_netwrk")
+        python_file.member(path, "audio_netwrk")
     with pytest.raises(PythonFileError, match=r"no such name\.$"):
-        python_file.named(write(tmp_path / "empty.py", ""), "anything")
+        python_file.member(write(tmp_path / "empty.py", ""), "anything")
 
 
 @pytest.mark.parametrize(("name", "message"), [("none.py", "found none"), ("", "cannot be read: Is a directory")])

@@ -122,8 +122,8 @@ def test_networks_of_a_python_file(folder: Path, name: str) -> None:
     ("name", "message"),
     [
         ("netwrok", r"networks.py: expected it to define 'netwrok', found no such name. Did you mean 'network'"),
-        ("fails", r"networks.py, line 8: it raised TypeError: .*Mend the file"),
-        ("nothing", r"expected 'nothing' to return a torch.nn.Module, found NoneType"),
+        ("fails", r"networks.py, line 8, in fails\(\): it raised TypeError: .*Mend the file"),
+        ("nothing", r"expected nothing\(\) to return a torch.nn.Module, found NoneType"),
         ("constant", r"expected 'constant' to be a function or class, found int"),
     ],
 )

@@ -92,9 +92,10 @@ def test_list_of_taps() -> None:
     assert list(found) == ["stem", "stem.0", "stem.1", "twice", "never", "recurrent", "head"]
     assert found["stem.0"] == TapInfo("stem.0", "Linear", (3, 5), "", 25, -1, 5)
     assert found["stem.1"] == TapInfo("stem.1", "ReLU", (3, 5), "", 0, -1, 5)
-    assert found["twice"] == TapInfo("twice", "Linear", None, "ran 2 times, expected once", 30, -1, 0)
+    assert found["twice"] == TapInfo("twice", "Linear", None, "ran 2 times, expected once", 30, -1, None)
     assert found["never"].problem == "ran 0 times, expected once"
     assert found["recurrent"].problem == "returned tuple, expected a tensor"
+    assert (found["stem.0"].output, found["never"].output) == ("(B, 3, 5)", "ran 0 times, expected once")
     assert found["head"] == TapInfo("head", "Linear", (2,), "", 8, 1, 2)
     assert n_hooks() == 0
 
