@@ -48,12 +48,13 @@ __all__ = [
     "compare_with_paper",
     "identity",
     "load_dataset",
+    "read_mark",
     "shape_of",
 ]
 
 
-STAND_IN_MAKERS: Mapping[str, Callable[..., str]] = {"ntu": make_ntu, "mmimdb": make_mmimdb}
-"""What generates data in the formats of a data set; each marks its folder and returns what the mark says."""
+STAND_IN_MAKERS: Mapping[str, Callable[..., None]] = {"ntu": make_ntu, "mmimdb": make_mmimdb}
+"""What generates data in the formats of a data set; each marks its folder."""
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class MmimdbSettings(Settings):
     source: Literal["auto", "hdf5", "raw"] = "auto"
     """`hdf5`: `multimodal_imdb.hdf5`; `raw`: the folder `dataset/` and `split.json`; `auto`: whichever is there."""
     image_height: int = Field(default=256, ge=16, le=2048)
-    """Height of the posters, pixels; those of the raw layout are scaled and padded to it."""
+    """Height of the posters, pixels; those of the raw layout are scaled and cropped to it."""
     image_width: int = Field(default=160, ge=16, le=2048)
     """Width of the posters, pixels."""
     text_width: int = Field(default=300, ge=1, le=4096)

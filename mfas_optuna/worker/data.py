@@ -10,7 +10,7 @@ import torch
 from mfas_optuna import python_file
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import TapInfo, list_taps
-from mfas_optuna.datasets import STAND_IN_MAKERS, Place, build_dataset, load_dataset, shape_of
+from mfas_optuna.datasets import STAND_IN_MAKERS, Place, build_dataset, load_dataset, read_mark, shape_of
 from mfas_optuna.errors import CacheError, DataError, SpecError
 from mfas_optuna.prepare import check_home
 from mfas_optuna.spec import GivenFeatures
@@ -87,9 +87,10 @@ def make_data(
     if options and kind != "mmimdb":
         raise SpecError([f"data make: expected no --layout, since {kind} has but one; found {options}."])
     with Interrupts() as interrupts, interrupts.immediate():
-        return STAND_IN_MAKERS[kind](
+        STAND_IN_MAKERS[kind](
             folder, n_samples=n_samples, n_classes=n_classes, seed=seed, progress=listener.progress, **options
         )
+    return read_mark(folder)
 
 
 def taps_of_file(file: Path, name: str, sample_shape: tuple[int, ...]) -> list[TapInfo]:

@@ -42,7 +42,9 @@ def test_three_modalities_of_arrays(own: Cli, kind: str, metric: str, least: flo
     written = own.ok("init", "mine", "--arrays", "features", "--target", kind)
     assert "mfas-optuna search --study mine.toml" in written
     study = own.folder / "mine.toml"
-    study.write_text(study.read_text().replace("epochs = 2 ", "epochs = 12 ").replace("batch_size = 64", "batch_size = 16"))
+    study.write_text(
+        study.read_text().replace("epochs = 2 ", "epochs = 12 ").replace("batch_size = 64", "batch_size = 16")
+    )
     card = own.ok("data", "check", "--study", "mine.toml")
     assert "No validation split was given" in card
     assert "Data of mine.toml: sound, 0 warnings." in card
@@ -128,7 +130,10 @@ def test_bad_rows_are_all_named_and_left_out_on_request(own: Cli) -> None:
     assert result.returncode == 2
     assert "sound.late, row 7: expected finite numbers, found nan." in result.stdout
     assert "sound.late, row 9: expected finite numbers, found nan." in result.stdout
-    assert "2 errors, 0 warnings. `mfas-optuna data check --study mine.toml --skip-bad` leaves 2 samples out." in result.stdout
+    assert (
+        "2 errors, 0 warnings. `mfas-optuna data check --study mine.toml --skip-bad` leaves 2 samples out."
+        in result.stdout
+    )
     message = refused(own, "search", "--study", "mine.toml", *SMALL)
     assert "row 7" in message
     assert "--skip-bad" in message

@@ -40,7 +40,7 @@ _OPENING = threading.Lock()
 _CARD = """\
 mmimdb, from the raw files ({folder}/*.json, {folder}/*.jpeg, {split_file}): posters and plots of films with their
   genres.
-image: posters scaled to fit {height} x {width} pixels (height x width), aspect kept, the rest filled with black; red,
+image: posters scaled and cropped to {height} x {width} pixels (height x width) about their middle; red,
   green, blue.
 text: the longest plot of each film, {text}.
 genres: {left_out} are left out, and films of no other genre, as the data set's authors do.
@@ -162,7 +162,7 @@ def _read_poster(file: str, name: str, height: int, width: int) -> npt.NDArray[n
             warnings.simplefilter("error", image_module.DecompressionBombWarning)
             opened = image_module.open(file, formats=_FORMATS)
         with opened:
-            poster = image_ops.pad(opened.convert("RGB"), (width, height), image_module.Resampling.LANCZOS, color=0)
+            poster = image_ops.fit(opened.convert("RGB"), (width, height), image_module.Resampling.LANCZOS)
     except (image_module.DecompressionBombWarning, image_module.DecompressionBombError) as error:
         rule = f"the poster is larger than Pillow's limit against decompression bombs ({error})."
         raise SampleError(Problem(file, rule, "Scale it down, or leave the film out with --skip-bad.", name)) from error

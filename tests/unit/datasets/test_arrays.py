@@ -115,7 +115,11 @@ FAULTS: list[tuple[Values, dict[str, Any], str]] = [
     ({"image/conv2": np.zeros((11, 4))}, {}, r"image\.conv2: 11 rows for 12 labels\. Each label needs one row\."),
     ({"image/conv2": np.zeros(12)}, {}, r"expected \[n, channels, \.\.\.\], found \[12\]"),
     ({"image/conv2": np.array([["x"]] * 12)}, {}, r"expected numbers, found <U1"),
-    ({"splits": np.array(["train", "dev"] * 6)}, {}, r"each 'train' or 'validation' or 'test', found \['dev', 'train'\]"),
+    (
+        {"splits": np.array(["train", "dev"] * 6)},
+        {},
+        r"each 'train' or 'validation' or 'test', found \['dev', 'train'\]",
+    ),
     ({"splits": np.zeros(12)}, {}, r"expected 12 texts"),
 ]
 
