@@ -166,7 +166,7 @@ def _read_mnist(root: Path) -> tuple[dict[str, npt.NDArray[np.float32]], dict[st
             )
         if len(images[split]) != len(labels[split]):
             raise DataError(f"{file}: {len(labels[split])} labels for {len(images[split])} images.")
-        wrong = np.flatnonzero((labels[split] < 0) | (labels[split] >= _TARGET))
+        wrong = np.flatnonzero((labels[split] < 0) | (labels[split] >= _TARGET.n_outputs))
         if len(wrong):
             raise DataError(f"{file}: row {wrong[0]}: expected a label from 0 to 9, found {labels[split][wrong[0]]}.")
     return images, labels
@@ -210,7 +210,7 @@ def _read_speech(root: Path, progress: Progress) -> dict[str, dict[int, _Clips]]
         if position % 100 == 0:
             progress("reading spoken digits", position, len(files))
     for split, by_digit in speech.items():
-        absent = [digit for digit in range(_TARGET) if digit not in by_digit]
+        absent = [digit for digit in range(_TARGET.n_outputs) if digit not in by_digit]
         if absent:
             raise DataError(f"{root / 'fsdd' / 'recordings'}: no recording of {absent} for the {split} split.")
     return speech
