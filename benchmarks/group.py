@@ -2,18 +2,20 @@
 
     python -m benchmarks.group
     python -m benchmarks.group --joint 1
+    python -m benchmarks.group --samplers random tpe --joint 1 15
 
 The avmnist study's search, with its shapes and its numbers of rows, by the program's own worker on a SQLite database.
 Timed are its parts: asking for trials and suggesting their parameters, fitting the surrogate and predicting (which the
-ask of a step's first trial contains, and which is taken out of it), training, reporting scores when an epoch ends,
-writing weights to disk, and telling. What is left is reading how the search stands. Sums over the search, and the share
-that asks, reports and tells have of the time that training takes.
+ask of a step's first trial contains, and which is taken out of it; with TPE, its sampling), training, reporting scores
+when an epoch ends, writing weights to disk, and telling. What is left is reading how the search stands. Sums over the
+search, and the share that asks, reports and tells have of the time that training takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import tempfile
 import time
 from collections import defaultdict
@@ -26,6 +28,7 @@ from unittest import mock
 import numpy as np
 import optuna
 import torch
+from optuna.samplers import TPESampler
 
 from benchmarks.report import Verdict, machine, table
 from benchmarks.sharing import Silent
@@ -44,6 +47,7 @@ from mfas_optuna.worker.samplers import make_sampler
 
 MOST_FOR_DATABASE = 0.25
 MOST_FOR_SURROGATE = 0.10
+TPE_SAMPLING = ("infer_relative_search_space", "sample_relative", "sample_independent")
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class Row:
     """Seconds of a search's parts.
 
     Attributes:
+        sampler: Who searched.
         n_trials: Trials of the search.
         joint: Networks trained at once at most.
         ask_s: Asks and suggests, without the surrogate.
-        surrogate_s: Fitting and predicting.
+        surrogate_s: Fitting and predicting; with TPE, its sampling.
         train_s: Training, without reports and the writing of weights.
         report_s: Reports at the end of epochs.
         weights_s: Writing weights to disk.
@@ -62,6 +67,7 @@ class Row:
         all_s: Everything.
     """
 
+    sampler: str
     n_trials: int
     joint: int
     ask_s: float
@@ -79,10 +85,16 @@ class Row:
 
 
 def measure(
-    *, joint: int = 15, n_train: int = 50_000, n_validation: int = 5_000, channels: int = 8, sharing: str = "snapshot"
+    *,
+    sampler: str = "mfas",
+    joint: int = 15,
+    n_train: int = 50_000,
+    n_validation: int = 5_000,
+    channels: int = 8,
+    sharing: str = "snapshot",
 ) -> Row:
     """Run a search and time its parts."""
-    spec = settings.load_spec(settings.find_study("avmnist"))
+    spec = settings.load_spec(settings.find_study("avmnist")).with_search(sampler=sampler)
     spec = spec.model_copy(update={"fusion": spec.fusion.model_copy(update={"sharing": sharing})})
     layout = FeatureLayout.of_widths(
         {
@@ -96,15 +108,16 @@ def measure(
     with tempfile.TemporaryDirectory() as folder, Interrupts() as interrupts:
         url = f"sqlite:///{Path(folder) / 'mfas.db'}"
         request = SearchRequest(spec, "group", Path(folder), url, None, "cpu", "", joint)
-        sampler = make_sampler(spec)
+        made = make_sampler(spec)
         pruner = optuna.pruners.NopPruner()
         study, _ = database.create_study(
-            database.open_storage(url), "group", sampler=sampler, pruner=pruner, metric="accuracy"
+            database.open_storage(url), "group", sampler=made, pruner=pruner, metric="accuracy"
         )
         with database.WorkerLock(Path(folder), url, "group") as lock, contextlib.ExitStack() as patches:
-            worker = Worker(request, study, sampler, Prepared(features, "", {}, "", {}), Silent(), interrupts, lock)
+            worker = Worker(request, study, made, Prepared(features, "", {}, "", {}), Silent(), interrupts, lock)
             for owner, name in ((Worker, "_ask"), (Worker, "_run_group"), (objective, "train_jointly"),
-                                (FolderBlobStore, "put_all"), (objective.TrialRunner, "run")):  # fmt: skip
+                                (FolderBlobStore, "put_all"), (objective.TrialRunner, "run"),
+                                *((TPESampler, name) for name in TPE_SAMPLING)):  # fmt: skip
                 patches.enter_context(_timed(owner, name, seconds))
             patches.enter_context(_timed_context(objective, "batch", seconds))
             started = time.perf_counter()
@@ -113,7 +126,9 @@ def measure(
         trials = study.get_trials()
     plans = [records.read_plan(trial.system_attrs) for trial in trials]
     surrogate = sum(plan.fit_s for plan in plans if plan is not None)
+    surrogate += sum(seconds[name] for name in TPE_SAMPLING)
     return Row(
+        sampler=sampler,
         n_trials=len(trials),
         joint=joint,
         ask_s=seconds["_ask"] - surrogate,
@@ -154,6 +169,7 @@ def _timed_context(owner: Any, name: str, seconds: defaultdict[str, float]) -> A
 
 def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samplers", choices=["mfas", "random", "tpe"], nargs="+", default=["mfas"])
     parser.add_argument("--joint", type=int, nargs="+", default=[15])
     parser.add_argument("--channels", type=int, nargs="+", default=[8, 24])
     parser.add_argument("--rows", type=int, default=50_000)
@@ -163,19 +179,18 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(f"What the database costs a group of trials; {machine()}\n")
     cells, verdicts = [], []
-    for channels in given.channels:
-        for joint in given.joint:
-            row = measure(joint=joint, channels=channels, n_train=given.rows, sharing=given.sharing)
-            parts = (row.ask_s, row.report_s, row.tell_s, row.surrogate_s, row.weights_s, row.train_s, row.all_s)
-            per_trial = [f"{1e3 * part / row.n_trials:.1f}" for part in parts]
-            cells.append([f"{channels} channels", str(joint), *per_trial, f"{row.database_share:.1%}"])
-            if joint > 1:
-                what = f"database / training, {channels} channels, {joint} at once"
-                verdicts.append(Verdict(what, row.database_share, MOST_FOR_DATABASE, "at most"))
-                what = f"surrogate / training, {channels} channels, {joint} at once"
-                verdicts.append(Verdict(what, row.surrogate_s / row.train_s, MOST_FOR_SURROGATE, "at most"))
-    headings = ["avmnist, ms a trial", "at once", "ask", "report", "tell", "surrogate", "weights", "training", "all"]
-    print(table([*headings, "database / training"], cells))
+    for channels, joint, sampler in itertools.product(given.channels, given.joint, given.samplers):
+        row = measure(sampler=sampler, joint=joint, channels=channels, n_train=given.rows, sharing=given.sharing)
+        parts = (row.ask_s, row.report_s, row.tell_s, row.surrogate_s, row.weights_s, row.train_s, row.all_s)
+        per_trial = [f"{1e3 * part / row.n_trials:.1f}" for part in parts]
+        cells.append([f"{channels} channels", sampler, str(joint), *per_trial, f"{row.database_share:.1%}"])
+        if joint > 1 and sampler == "mfas":
+            what = f"database / training, {channels} channels, {joint} at once"
+            verdicts.append(Verdict(what, row.database_share, MOST_FOR_DATABASE, "at most"))
+            what = f"surrogate / training, {channels} channels, {joint} at once"
+            verdicts.append(Verdict(what, row.surrogate_s / row.train_s, MOST_FOR_SURROGATE, "at most"))
+    parts_timed = ["ask", "report", "tell", "surrogate", "weights", "training", "all"]
+    print(table(["avmnist, ms a trial", "sampler", "at once", *parts_timed, "database / training"], cells))
     return verdicts
 
 

@@ -4,10 +4,11 @@
     python -m benchmarks.live --study avmnist-transfer --seeds 8 --trials 195 --contestants calibrated random tpe
 
 Each search runs in a database of its own on prepared features (see `mfas-optuna prepare`), as `mfas-optuna search`
-runs it: a group of networks at once, so that random and TPE too ask for a group before they are told its scores. The
-five best networks, each once, by the score that the search saw are then trained again from fresh weights: briefly, as
-in the search, `--retrain` times, and once for `--long-epochs` epochs. Scores are of the validation split, which the
-search saw too: retraining takes away the luck of one training, not that of the split. Differences are paired by seed.
+runs it: a group of networks at once, asked for before any of its scores is told; but with TPE one network at a time, so
+that it learns from each before it proposes the next, and its search takes several times as long. The five best
+networks, each once, by the score that the search saw are then trained again from fresh weights: briefly, as in the
+search, `--retrain` times, and once for `--long-epochs` epochs. Scores are of the validation split, which the search
+saw too: retraining takes away the luck of one training, not that of the split. Differences are paired by seed.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ COLOURS = {
     "nsga2": "#8e44ad",
 }
 
-FROM_TRIAL = 30
+FROM_TRIAL = 50
 """What a contestant has by then is shown, and what is better; depth 1 alone would take most of the picture."""
 
 
@@ -32,7 +32,7 @@ def draw(comparison: Comparison, file: Path, *, every: int = 5) -> None:
     with mpl.rc_context({"svg.hashsalt": "mfas", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        lowest = []
+        lowest, highest = [], []
         for name, traces in comparison.traces.items():
             longest = max(len(trace.networks_T) for trace in traces)
             known = counts[counts <= longest]
@@ -43,13 +43,16 @@ def draw(comparison: Comparison, file: Path, *, every: int = 5) -> None:
             (line,) = axes.plot(known, mean_T, color=colour, label=name, linewidth=2 if name == "calibrated" else 1.2)
             axes.fill_between(known, mean_T - half_T, mean_T + half_T, color=line.get_color(), alpha=0.18, linewidth=0)
             lowest.append(float(np.interp(FROM_TRIAL, known, mean_T)))
-        axes.set_ylim(bottom=min(lowest))
+            highest.append(float((mean_T + half_T)[known >= min(FROM_TRIAL, known[-1])].max()))
+        # Before FROM_TRIAL the bands are wide, and would take the rest of the picture.
+        axes.set_ylim(min(lowest), max(highest) + 0.05 * (max(highest) - min(lowest)))
+        axes.set_xlim(0, counts[-1])
         axes.set_xlabel("trials")
         axes.set_ylabel(f"true mean score of the top {N_TOP}, %")
         axes.set_title(
             f"{comparison.table.name}: {len(next(iter(comparison.traces.values())))} searches, mean and 95 % band"
         )
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, ncols=2)
+        axes.legend(frameon=False, ncols=2, loc="lower right")  # Where no curve is: they rise.
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, format="svg", metadata={"Date": None})
