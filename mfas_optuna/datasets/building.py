@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from mfas_optuna.datasets import store
 from mfas_optuna.datasets.card import describe
-from mfas_optuna.datasets.dataset import SPLIT_NAMES, label_array
+from mfas_optuna.datasets.dataset import SPLIT_NAMES, absent_classes, label_array
 from mfas_optuna.datasets.samples import Modality, Problem, Sample, SampleError, Source
 from mfas_optuna.errors import DataError
 from mfas_optuna.progress import Progress
@@ -117,6 +117,9 @@ def write(source: Source, reading: Path, folder: Path, problems: Sequence[Proble
             for start in range(0, len(rows), _ROWS_AT_ONCE):
                 array[start : start + _ROWS_AT_ONCE] = read[rows[start : start + _ROWS_AT_ONCE]]
             array.flush()
+    absent = [problem for problem in absent_classes(labels, source.target) if problem.is_error]
+    if absent:
+        raise DataError("\n".join(map(str, absent)))
     inputs = {
         split: {
             modality: np.load(store.array_file(folder, split, modality), mmap_mode="r", allow_pickle=False)
