@@ -30,7 +30,7 @@ def measure(settings: DigitsSettings, channels: dict[str, list[int]], training: 
         for modality in dataset.modalities:
             lenet = LeNetSettings(kind="lenet", channels=channels[modality], features=["conv1"], training=training)
             generator = torch.Generator().manual_seed(training.seed)
-            model = build_backbone(lenet, in_channels=1, n_classes=dataset.n_classes, generator=generator)
+            model = build_backbone(lenet, in_channels=1, n_classes=dataset.target.n_outputs, generator=generator)
             result = train_unimodal(model, dataset, modality, training, device=torch.device("cpu"))
             scores[modality] = result.test_score
             with torch.inference_mode():
