@@ -30,6 +30,7 @@ from mfas_optuna.features.rows import ROW_RULE
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer, encode_layer
 from mfas_optuna.spec import BackboneSettings, StudySpec, fingerprint
+from mfas_optuna.target import METRICS
 from mfas_optuna.training.unimodal import train_unimodal
 
 _log = logging.getLogger(__name__)
@@ -41,8 +42,8 @@ class TrainedBackbone:
 
     Attributes:
         digest: SHA-256 of its weights in the blob store.
-        validation_score: Accuracy on the validation split, 0 to 1, in its task.
-        test_score: Accuracy on the test split, 0 to 1, in its task.
+        validation_score: On the validation split, the study's metric, or accuracy in a task of its own.
+        test_score: The same on the test split.
         training_s: Seconds its training took.
         data: Fingerprint of the data that it was trained on.
         task: What it was trained for; None: the study's own target.
@@ -174,6 +175,11 @@ class Preparation:
         augmentation = self._spec.augmentation
         if augmentation is not None:  # The number of views concerns features alone.
             parts.append(augmentation.model_dump(mode="json", exclude={"views"}))
+        metric, is_balanced = None, False
+        if settings.task is None:
+            metric, is_balanced = self._spec.metric, self._spec.is_balanced
+            if is_balanced or metric != METRICS[self._spec.dataset.target_kind][0]:
+                parts.append({"metric": metric, "is_balanced": is_balanced})
         key = fingerprint(parts)
         index = self._home / "backbones" / f"{self._spec.dataset.name}-{modality}-{key[:12]}.json"
         trained = self._read_index(index)
@@ -193,6 +199,8 @@ class Preparation:
             settings.training,
             device=self._device,
             augmentation=augmentation,
+            metric=metric,
+            is_balanced=is_balanced,
             progress=self._progress,
         )
         seconds = time.perf_counter() - started
@@ -291,7 +299,7 @@ class Preparation:
             for modality, settings in self._spec.backbones.items()
         }
         if augmentation is not None:
-            dataset = with_views(dataset, augmentation.views, augmentation.shift, augmentation.seed)
+            dataset = with_views(dataset, augmentation)
         build_features(
             folder,
             dataset,
