@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mfas_optuna.backbones import build_backbone
@@ -21,6 +22,7 @@ from mfas_optuna.features.extract import extract
 from mfas_optuna.objective import TrialRunner
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.spec import StudySpec
+from mfas_optuna.target import Target
 from mfas_optuna.training.unimodal import train_unimodal
 from mfas_optuna.worker.loop import joint_size
 from mfas_optuna.worker.request import SearchRequest, choose_device
@@ -80,7 +82,7 @@ def dry_run(request: SearchRequest) -> Estimate:
         generator = torch.Generator().manual_seed(settings.training.seed)
         labelled = small.for_task(settings.task)
         model = build_backbone(
-            settings, in_channels=shape.inputs[modality][0], n_classes=labelled.n_classes, generator=generator
+            settings, in_channels=shape.inputs[modality][0], n_classes=labelled.target.n_outputs, generator=generator
         )
         once = settings.training.model_copy(update={"epochs": 1})
         started = time.perf_counter()
@@ -95,7 +97,7 @@ def dry_run(request: SearchRequest) -> Estimate:
         preparation_s["features"] = preparation_s.get("features", 0.0) + per_sample * n_all
         widths[modality] = dict(zip(settings.features, found, strict=True))
     layout = FeatureLayout.of_widths(widths)
-    features = _random_features(layout, shape.n_samples, shape.n_classes, rng)
+    features = _random_features(layout, shape.n_samples, shape.target, rng)
     size = joint_size(request)
     times = _time_trials(spec, features, device, size)
     n_trials = spec.n_trials_planned()
@@ -119,26 +121,34 @@ def _random_dataset(shape: DatasetShape, n_samples: int, rng: np.random.Generato
     def split(n: int) -> Split:
         return Split(
             inputs={name: rng.integers(0, 256, (n, *size), dtype=np.uint8) for name, size in shape.inputs.items()},
-            labels=rng.integers(0, shape.n_classes, n),
+            labels=_random_labels(shape.target, n, rng),
             tasks={task: rng.integers(0, n_classes, n) for task, n_classes in shape.tasks.items()},
         )
 
     splits = {"train": split(n_samples), "validation": split(2), "test": split(2)}
-    return Dataset("random", "", shape.n_classes, splits, "", shape.tasks)
+    return Dataset("random", "", shape.target, splits, "", shape.tasks)
+
+
+def _random_labels(target: Target, n: int, rng: np.random.Generator) -> npt.NDArray[np.generic]:
+    if target.kind == "multiclass":
+        return rng.integers(0, target.n_outputs, n)
+    if target.kind == "multilabel":
+        return rng.integers(0, 2, (n, target.n_outputs), dtype=np.uint8)
+    return rng.standard_normal((n, target.n_outputs), dtype=np.float32)
 
 
 def _random_features(
-    layout: FeatureLayout, n_samples: dict[str, int], n_classes: int, rng: np.random.Generator
+    layout: FeatureLayout, n_samples: dict[str, int], target: Target, rng: np.random.Generator
 ) -> FeatureSet:
     arrays = {
         split: (
             rng.standard_normal((n_samples[split], layout.n_columns), dtype=np.float32),
-            rng.integers(0, n_classes, n_samples[split]),
+            _random_labels(target, n_samples[split], rng),
         )
         for split in ("train", "validation")
     }
     ones = np.ones(layout.n_columns, dtype=np.float32)
-    return FeatureSet(Path(), layout, n_classes, 0 * ones, ones, "", arrays)
+    return FeatureSet(Path(), layout, target, 0 * ones, ones, "", arrays)
 
 
 def _time_trials(spec: StudySpec, features: FeatureSet, device: torch.device, size: int) -> dict[int, float]:
