@@ -38,8 +38,11 @@ class UnimodalResult:
 
 def score_unimodal(
     model: nn.Module, dataset: Dataset, modality: str, metric: Metric, device: torch.device
-) -> UnimodalResult:
+) -> UnimodalResult | None:
     """Return the scores of a network that was trained elsewhere, and leave it on the device and in eval mode.
+
+    None where its output is not (batch, C), C being the target's number of outputs: it was trained for something else,
+    and any number in place of a score would be compared with others.
 
     Args:
         model: A network of one input. For values its outputs are in the units of the labels.
@@ -47,19 +50,22 @@ def score_unimodal(
         modality: Which input it gets.
         metric: What the scores are.
         device: Where it runs.
-
-    Raises:
-        OutputShapeError: Its output is not (batch, C), C being the target's number of outputs: it was trained for
-            something else, and has no score.
     """
     model.to(device).eval()
-    return score_splits(model, dataset, modality, metric, device, LabelScale.of_units(dataset.target.kind))
+    try:
+        return score_splits(model, dataset, modality, metric, device, LabelScale.of_units(dataset.target.kind))
+    except OutputShapeError:
+        return None
 
 
 def score_splits(
     model: nn.Module, dataset: Dataset, modality: str, metric: Metric, device: torch.device, scale: LabelScale
 ) -> UnimodalResult:
-    """Return the scores of a network in eval mode whose values are on the given scale; see `score_unimodal`."""
+    """Return the scores of a network in eval mode whose values are on the given scale.
+
+    Raises:
+        OutputShapeError: Its output is not (batch, C).
+    """
     validation, test = (
         _score(model, dataset, Batches(dataset.splits[split], modality, scale, device), modality, metric)
         for split in ("validation", "test")

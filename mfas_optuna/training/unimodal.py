@@ -28,7 +28,16 @@ from mfas_optuna.spec import AugmentationSettings, UnimodalTraining
 from mfas_optuna.target import METRICS, Metric
 from mfas_optuna.training.checkpoint import Checkpoint
 from mfas_optuna.training.labels import LabelScale
-from mfas_optuna.training.scoring import Batches, UnimodalResult, check_outputs, score_splits
+from mfas_optuna.training.scoring import (
+    Batches,
+    UnimodalResult,
+    chance_score,
+    check_outputs,
+    score_splits,
+    score_unimodal,
+)
+
+__all__ = ["UnimodalResult", "chance_score", "score_unimodal", "train_unimodal"]
 
 CHECKPOINT_S = 30.0
 """Seconds of work that an interruption loses at most, or about that; the end of an epoch is kept too."""
