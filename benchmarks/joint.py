@@ -150,7 +150,7 @@ class _Setting:
                 self.layout.widths(self.space),
                 self.space.activations,
                 width=self.case.width,
-                n_classes=self.case.n_classes,
+                n_outputs=self.case.n_classes,
                 generator=torch.Generator().manual_seed(index),
             )
             for index, architecture in enumerate(architectures)

@@ -79,7 +79,7 @@ class Shapes:
             self.layout.widths(self.space),
             self.space.activations,
             width=width,
-            n_classes=self.n_classes,
+            n_outputs=self.n_classes,
             generator=torch.Generator().manual_seed(seed),
         ).to(device)
 

@@ -104,7 +104,7 @@ def long_scores(
                 features.layout.widths(space),
                 space.activations,
                 width=spec.fusion.width,
-                n_classes=features.target.n_outputs,
+                n_outputs=features.target.n_outputs,
                 dropout=spec.fusion.dropout,
                 generator=generator,
             )

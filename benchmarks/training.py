@@ -135,14 +135,14 @@ def train_plainly(network: FusionNetwork, architecture: Architecture, data: Brie
         order_N = torch.randperm(len(data.train_NF), generator=generator).to(data.train_NF.device)
         for indices_B in order_N.split(setting.batch_size):
             rows_BF = data.train_NF.index_select(0, indices_B)
-            loss = functional.cross_entropy(network(inputs(rows_BF)), data.train_labels_N.index_select(0, indices_B))
+            loss = functional.cross_entropy(network(inputs(rows_BF)), data.train_labels.index_select(0, indices_B))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
         network.eval()
         with torch.inference_mode():
             predicted_N = network(inputs(data.validation_NF)).argmax(dim=1)
-            accuracy = float((predicted_N == data.validation_labels_N).float().mean())
+            accuracy = float((predicted_N == data.validation_labels).float().mean())
     return accuracy
 
 

@@ -47,6 +47,20 @@ class FusionShapeError(MfasError, ValueError):
     """A tensor's width differs from the one that a fusion layer was built for."""
 
 
+class OutputShapeError(MfasError, ValueError):
+    """A network's output is not what its target needs, one row of outputs for each sample.
+
+    Attributes:
+        expected: Samples and outputs of a batch.
+        found: Shape of the network's output, or the name of its type.
+    """
+
+    def __init__(self, expected: Sequence[int], found: Sequence[int] | str, message: str) -> None:
+        self.expected = tuple(expected)
+        self.found = found if isinstance(found, str) else tuple(found)
+        super().__init__(message)
+
+
 class TapError(MfasError, LookupError):
     """A module to tap does not exist, or its output cannot be pooled."""
 

@@ -43,7 +43,7 @@ class TrialResult:
 
     Attributes:
         architecture: What was trained.
-        score: Accuracy on the validation split of the epoch that counts.
+        score: The study's metric on the validation split, in the epoch that counts.
         record: What is recorded besides the score.
     """
 
@@ -139,7 +139,13 @@ class TrialRunner:
         self._features = features
         self._store = FolderBlobStore(weights)
         self._device = device
-        self._data = BriefData.load(features, standardize=spec.training.standardize, device=device)
+        self._data = BriefData.load(
+            features,
+            standardize=spec.training.standardize,
+            device=device,
+            metric=spec.metric,
+            is_balanced=spec.is_balanced,
+        )
         self._most: int | None = None  # Networks that memory has been found to allow at once.
         self._lineage: dict[int, tuple[Order, list[LayerRecord]]] = {}
 
@@ -180,7 +186,7 @@ class TrialRunner:
             self._features.layout.widths(self._space),
             self._space.activations,
             width=self._spec.fusion.width,
-            n_classes=self._features.target.n_outputs,
+            n_outputs=self._features.target.n_outputs,
             dropout=self._spec.fusion.dropout,
             generator=generator,
         )

@@ -39,7 +39,7 @@ class _SecondScore:
     @torch.inference_mode()
     def __call__(self, epoch: int, score: float) -> None:
         """Score the network, whose weights are those of the epoch's end."""
-        rows_NF, labels_N = self._second.validation_NF, self._second.validation_labels_N
+        rows_NF, labels_N = self._second.validation_NF, self._second.validation_labels
         inputs = [torch.cat([rows_NF[:, part] for part in parts], dim=1) for parts in self._reads]
         self.hits.append(int((self._network(inputs).argmax(dim=1) == labels_N).sum()))
 
@@ -54,19 +54,15 @@ class _Trainer:
         self._space = landscape.space()
         features = prepared.features
         both = BriefData.load(features, standardize=self._spec.training.standardize, device=torch.device("cpu"))
-        n = len(both.validation_labels_N) // 2
-        self._n_classes, self._widths = features.n_classes, features.layout.widths(self._space)
-        self._first = replace(
-            both, validation_NF=both.validation_NF[:n], validation_labels_N=both.validation_labels_N[:n]
-        )
-        self._second = replace(
-            both, validation_NF=both.validation_NF[n:], validation_labels_N=both.validation_labels_N[n:]
-        )
+        n = len(both.validation_labels) // 2
+        self._n_outputs, self._widths = features.target.n_outputs, features.layout.widths(self._space)
+        self._first = replace(both, validation_NF=both.validation_NF[:n], validation_labels=both.validation_labels[:n])
+        self._second = replace(both, validation_NF=both.validation_NF[n:], validation_labels=both.validation_labels[n:])
 
     @property
     def n_rows(self) -> int:
         """Samples of each split."""
-        return len(self._first.validation_labels_N)
+        return len(self._first.validation_labels)
 
     def train(self, indices: list[int], seed: int) -> list[tuple[int, int]]:
         """Return for each network its hits on both splits."""
@@ -95,7 +91,7 @@ class _Trainer:
             self._widths,
             self._space.activations,
             width=fusion.width,
-            n_classes=self._n_classes,
+            n_outputs=self._n_outputs,
             dropout=fusion.dropout,
             generator=generator,
         )

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mfas_optuna.cli.view import clock
+from mfas_optuna.target import METRIC_TITLES, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,9 +45,10 @@ def network_as_json(network: RankedNetwork) -> dict[str, Any]:
     }
 
 
-def best_table(best: Sequence[RankedNetwork]) -> Table:
+def best_table(best: Sequence[RankedNetwork], metric: Metric) -> Table:
     """Return the best networks as a table."""
-    table = Table(title="Best networks", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
+    title = f"Best networks by validation {METRIC_TITLES[metric]}"
+    table = Table(title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
     table.add_column("rank", justify="right", min_width=4)
     table.add_column("network", min_width=max(len(network.architecture) for network in best))  # Never cut short.
     table.add_column("score", justify="right", min_width=6)
@@ -94,18 +96,17 @@ def in_words(network: RankedNetwork) -> list[str]:
     return lines
 
 
-def _alone(modality: str, task: str | None) -> str:
-    """Return what a backbone's score is of; in another task than the study's it does not compare with networks'."""
-    return f"{modality} alone" if task is None else f"{modality} alone, on another task ({task})"
+def _alone(modality: str, task: str | None, metric: Metric, **scores: float | None) -> str:
+    """Return a backbone's scores by split; in another task than the study's they do not compare with networks'."""
+    what = f"{modality} alone" if task is None else f"{modality} alone, on another task ({task})"
+    title = METRIC_TITLES[metric if task is None else "accuracy"]
+    known = [f"{score:.4f} on {split}" for split, score in scores.items() if score is not None]
+    return f"{what}: {title} " + (", ".join(known) or "not known, since its outputs are not the target's")
 
 
 def _print_stand_in(console: Console, stand_in: str) -> None:
     if stand_in:
         console.print(Text(f"STAND-IN: {stand_in}.", style="bold yellow"))
-
-
-def _score(value: float | None) -> str:
-    return "not known, since its outputs are not the target's" if value is None else f"{value:.4f} on validation"
 
 
 def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bool) -> None:
@@ -114,6 +115,7 @@ def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bo
         _print_json(
             {
                 "study": request.study_name,
+                "metric": request.spec.metric,
                 "n_finished": outcome.n_finished,
                 "n_new": outcome.n_new,
                 "best": [network_as_json(network) for network in outcome.best],
@@ -125,14 +127,15 @@ def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bo
         return
     console = _console()
     _print_stand_in(console, outcome.stand_in)
-    console.print(best_table(outcome.best))
+    console.print(best_table(outcome.best, request.spec.metric))
     best = outcome.best[0]
     console.print(Text(f"\nThe best, trial {best.number}, in words:"))
     for line in in_words(best):
         console.print(Text(f"  {line}"))
     for modality, record in outcome.backbones.items():
-        alone = _alone(modality, record.get("task"))
-        console.print(Text(f"{alone}: {_score(record['validation_score'])}"))
+        console.print(
+            Text(_alone(modality, record.get("task"), request.spec.metric, validation=record["validation_score"]))
+        )
     stages = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in outcome.timings_s.items())
     console.print(Text(f"Study {request.study_name}: {outcome.n_finished} trials. Time: {stages}."), style="dim")
 
@@ -143,6 +146,7 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
         _print_json(
             {
                 "study": status.study_name,
+                "metric": status.metric,
                 "is_finished": status.is_finished,
                 "n_planned": status.n_planned,
                 "trials": status.n_by_state,
@@ -177,9 +181,8 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
         Text(f"Study {status.study_name}: {state}, {done} of {max(done, status.n_planned)} trials", style="bold")
     )
     for modality, record in status.backbones.items():
-        alone = _alone(modality, record.get("task"))
-        test = "" if record["test_score"] is None else f", {record['test_score']:.4f} on test"
-        console.print(Text(f"{alone}: {_score(record['validation_score'])}{test}"))
+        scores = {"validation": record["validation_score"], "test": record["test_score"]}
+        console.print(Text(_alone(modality, record.get("task"), status.metric, **scores)))
     counts = ", ".join(f"{count} {name}" for name, count in status.n_by_state.items())
     console.print(Text(f"Trials: {counts or 'none yet'}"))
     for reason, count in status.n_by_failure.items():
@@ -204,7 +207,7 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
     for warning in status.warnings:
         console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=not console.is_terminal)
     if status.best:
-        console.print(best_table(status.best))
+        console.print(best_table(status.best, status.metric))
     if status.timings_s:
         stages = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in status.timings_s.items())
         console.print(Text(f"Time: {stages}"), style="dim")
@@ -215,9 +218,8 @@ def print_prepared(spec: StudySpec, prepared: Prepared) -> None:
     console = _console()
     console.print(Text(prepared.card))
     for modality, trained in prepared.backbones.items():
-        alone = _alone(modality, trained.task)
-        test = "" if trained.test_score is None else f", {trained.test_score:.4f} on test"
-        console.print(Text(f"{alone}: {_score(trained.validation_score)}{test}"))
+        scores = {"validation": trained.validation_score, "test": trained.test_score}
+        console.print(Text(_alone(modality, trained.task, spec.metric, **scores)))
     console.print(Text(f"Features: {prepared.features.folder}"))
 
 

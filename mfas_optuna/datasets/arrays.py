@@ -100,16 +100,16 @@ def find(settings: ArraysSettings, folder: Path, layers: Mapping[str, Sequence[s
         for split, of_split in rows.items()
     }
     problems = list(label_problems(splits, target))
-    splits, said = complete(splits, target, settings)
+    complete_splits, said = complete(splits, target, settings)
     text = f"arrays: features that were extracted before, from {settings.folder}. Outputs with positions were averaged."
     return Source(
-        splits=splits,
+        splits=complete_splits,
         target=target,
         modalities={name: Modality((array.shape[1],), "float32", "vector") for name, array in first.arrays.items()},
         read=lambda sample: _read(parts, sample),
         facts=facts(root),
         card=text + said,
-        problems=[*problems, *absent_from(splits, target, problems)],
+        problems=[*problems, *absent_from(complete_splits, target, problems)],
         reads_here=True,
     )
 

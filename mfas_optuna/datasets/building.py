@@ -65,7 +65,7 @@ def read_all(source: Source, folder: Path, progress: Progress) -> list[Problem]:
         found: list[Problem] = []
         ended: list[tuple[int, int]] = []
         saved_at = time.monotonic()
-        for row, outcome in zip(rows.tolist(), _read(source, [samples[row] for row in rows], n_threads), strict=True):
+        for row, outcome in zip(rows.tolist(), _read(source, [samples[row] for row in rows.tolist()], n_threads), strict=True):
             if isinstance(outcome, Problem):
                 found.append(outcome)
             else:
@@ -103,7 +103,7 @@ def write(source: Source, reading: Path, folder: Path, problems: Sequence[Proble
         rows = np.flatnonzero([sample.name not in bad for sample in samples])
         if len(rows) == 0:
             raise DataError(f"{split}: no sample is left. Every split needs some; mend the files that are named.")
-        labels[split] = label_array([samples[row].label for row in rows], source.target)
+        labels[split] = label_array([samples[row].label for row in rows.tolist()], source.target)
         stored = store.create_array(store.labels_file(folder, split), labels[split].shape, labels[split].dtype)
         stored[:] = labels[split]
         stored.flush()

@@ -8,7 +8,7 @@ Slots lie layer by layer, and within a layer by activation, so that an activatio
 h of a slot has one reader: the slot above it, or a head. Readers count from the first slot of layer 1, heads last.
 
 Shapes: B batch, F columns of all features, D columns of one feature, M modalities, S slots (a slot is one layer of one
-network) and as many readers, N networks, H fusion width, C classes. Samples lie along the last axis, so that no result
+network) and as many readers, N networks, H fusion width, C outputs. Samples lie along the last axis, so that no result
 has to be turned. S2 stands for a view in which H and B are one axis.
 """
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mfas_optuna.errors import FusionShapeError
 from mfas_optuna.fusion.activations import ACTIVATIONS, IN_PLACE, InPlace
+from mfas_optuna.fusion.losses import Loss
 from mfas_optuna.fusion.network import FusionNetwork
 
 Reads = Sequence[Sequence[slice]]
@@ -58,19 +59,21 @@ class JointFusion:
         flat: Every parameter of the group, (P,), with its gradient in `flat.grad`.
     """
 
-    def __init__(self, networks: Sequence[FusionNetwork], reads: Sequence[Reads]) -> None:
+    def __init__(self, networks: Sequence[FusionNetwork], reads: Sequence[Reads], loss: Loss | None = None) -> None:
         """Build the group with the networks' present parameters.
 
         Args:
-            networks: Networks of equal fusion width, number of classes, dtype and device, of any depths.
+            networks: Networks of equal fusion width, number of outputs, dtype and device, of any depths.
             reads: What each of them reads.
+            loss: What `gradient` is of; None: the cross-entropy of classes.
 
         Raises:
             FusionShapeError: No network, unequal widths, or columns that do not fit a network's weights.
         """
         _check(networks, reads)
         self.networks = list(networks)
-        self._width, self._n_classes = networks[0].head.in_features, networks[0].head.out_features
+        self._loss = loss or Loss()
+        self._width, self._n_outputs = networks[0].head.in_features, networks[0].head.out_features
         n_layers = max(len(of_network) for of_network in reads)
         self._slots = [
             (network, layer)
@@ -113,8 +116,8 @@ class JointFusion:
             *((n_slots * self._width, width) for n_slots, width in zip(self._n_readers, widths, strict=True)),
             (len(self._slots), self._width, 1),
             (n_above, self._width, self._width),
-            (len(self.networks), self._n_classes, self._width),
-            (len(self.networks), self._n_classes, 1),
+            (len(self.networks), self._n_outputs, self._width),
+            (len(self.networks), self._n_outputs, 1),
         ]
 
     def _lay_out(self, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -228,16 +231,16 @@ class JointFusion:
 
     @torch.no_grad()
     def gradient(
-        self, rows_BF: Tensor, labels_B: Tensor, dropout_generators: Sequence[torch.Generator] | None = None
+        self, rows_BF: Tensor, labels: Tensor, dropout_generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
-        """Set `flat.grad` to that of each network's mean cross-entropy, and return these losses, (N,).
+        """Set `flat.grad` to that of each network's loss, and return these losses, (N,).
 
         The same as autograd through `forward` gives, by hand: without its bookkeeping, and in buffers that are kept,
         since fresh pages of memory for every intermediate result cost as much as the arithmetic.
 
         Args:
             rows_BF: All features of a batch, side by side.
-            labels_B: Classes.
+            labels: Of the batch, as the loss takes them: (B,) or (B, C).
             dropout_generators: As in `forward`.
         """
         n_samples = len(rows_BF)
@@ -267,15 +270,11 @@ class JointFusion:
             torch.index_select(work.hidden_SHB, 0, self._heads_N, out=work.last_NHB)
         torch.baddbmm(self._head_bias_NC1, self._head_NCH, work.last_NHB, out=work.logits_NCB)
 
-        torch.log_softmax(work.logits_NCB, dim=1, out=work.log_p_NCB)
-        target_CB = work.target_CC.index_select(1, labels_B)  # -1/B where the class is the label.
-        losses_N = torch.mv(work.log_p_NCB.view(len(self.networks), -1), target_CB.view(-1))
-        torch.exp(work.log_p_NCB, out=work.d_logits_NCB)
-        torch.add(target_CB, work.d_logits_NCB, alpha=1 / n_samples, out=work.d_logits_NCB)
+        losses_N, d_logits_NCB = work.loss(labels), work.loss.d_outputs_NCB
 
-        torch.bmm(work.d_logits_NCB, work.last_NHB.transpose(1, 2), out=self._d_head_NCH)
-        torch.sum(work.d_logits_NCB, dim=2, keepdim=True, out=self._d_head_bias_NC1)
-        torch.bmm(self._head_NCH.transpose(1, 2), work.d_logits_NCB, out=work.d_last_NHB)
+        torch.bmm(d_logits_NCB, work.last_NHB.transpose(1, 2), out=self._d_head_NCH)
+        torch.sum(d_logits_NCB, dim=2, keepdim=True, out=self._d_head_bias_NC1)
+        torch.bmm(self._head_NCH.transpose(1, 2), d_logits_NCB, out=work.d_last_NHB)
         for part in reversed(work.layers):
             if not self._reads_in_order:
                 torch.index_select(work.d_read_SHB, 0, part.layer.readers, out=part.d_SHB)
@@ -351,10 +350,8 @@ class _Buffers:
         self.hidden_SHB = hidden_SHB = slots() if drops else h_SHB
         read_SHB, self.d_read_SHB = (hidden_SHB, self.d_SHB) if group._reads_in_order else (slots(), slots())
         self.last_NHB, self.d_last_NHB = read_SHB[-n_networks:], self.d_read_SHB[-n_networks:]
-        self.logits_NCB, self.log_p_NCB, self.d_logits_NCB = like.new_empty(
-            3, n_networks, group._n_classes, n_samples
-        ).unbind()
-        self.target_CC = torch.eye(group._n_classes, dtype=like.dtype, device=like.device) / -n_samples
+        self.logits_NCB = like.new_empty(n_networks, group._n_outputs, n_samples)
+        self.loss = group._loss.by_hand(self.logits_NCB)
         self.layers = [
             _LayerBuffers(
                 layer,
@@ -387,7 +384,7 @@ def _check(networks: Sequence[FusionNetwork], reads: Sequence[Reads]) -> None:
         )
     heads = {(network.head.in_features, network.head.out_features) for network in networks}
     if len(heads) > 1:
-        raise FusionShapeError(f"Expected one fusion width and number of classes, found {sorted(heads)}.")
+        raise FusionShapeError(f"Expected one fusion width and number of outputs, found {sorted(heads)}.")
     for network, of_network in zip(networks, reads, strict=True):
         widths = [sum(columns.stop - columns.start for columns in columns_of) for columns_of in of_network]
         if widths != network.feature_widths:

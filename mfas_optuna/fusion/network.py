@@ -1,6 +1,6 @@
 """A fusion network: its layers by equations 1 and 2, and a linear head.
 
-Shapes: B batch, F_l width of all features that layer l reads, H fusion width, C classes.
+Shapes: B batch, F_l width of all features that layer l reads, H fusion width, C outputs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FusionNetwork(nn.Module):
         activations: Sequence[str],
         *,
         width: int,
-        n_classes: int,
+        n_outputs: int,
         dropout: float = 0.0,
         generator: torch.Generator,
     ) -> None:
@@ -44,7 +44,7 @@ class FusionNetwork(nn.Module):
             feature_widths: For each modality, the width of each of its pooled features.
             activations: Names of the activations.
             width: H, rows of every W_l.
-            n_classes: C.
+            n_outputs: C: classes, labels or values.
             dropout: Probability that a value of h_l is dropped on its way to the next layer or the head.
             generator: Source of the initial weights, which are uniform in +-1/sqrt(inputs) as nn.Linear's are.
 
@@ -59,7 +59,7 @@ class FusionNetwork(nn.Module):
         self._width = width
         with torch.device("meta"):  # No draw from the global generator.
             linears = [nn.Linear(columns, rows) for columns, rows in self.layer_sizes]
-            self.head = nn.Linear(width, n_classes)
+            self.head = nn.Linear(width, n_outputs)
         self.layers = nn.ModuleList(linears)
         self.to_empty(device="cpu")
         with torch.no_grad():
@@ -82,7 +82,7 @@ class FusionNetwork(nn.Module):
         return sum(parameter.numel() for parameter in self.layers.parameters())
 
     def forward(self, features: Sequence[Tensor], dropout_generator: torch.Generator | None = None) -> Tensor:
-        """Return logits (B, C).
+        """Return logits, or values, (B, C).
 
         Args:
             features: For each layer the pooled features that it reads, (B, F_l), concatenated in the order of

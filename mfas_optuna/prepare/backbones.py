@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -142,7 +143,9 @@ class Backbones:
             task=settings.task,
             given=seconds == 0.0,
         )
-        write_json(self._index(modality, settings), {"version": _VERSION, **trained.as_record()})
+        index = self._index(modality, settings)
+        write_json(index, {"version": _VERSION, **trained.as_record()})
+        shutil.rmtree(_checkpoint(index), ignore_errors=True)
         self._report(modality, settings, trained, labelled, metric)
         return trained
 
@@ -177,7 +180,6 @@ class Backbones:
         self._say(
             f"Backbone: training {settings.kind} on {modality}{_in_task(settings.task)}, {training.epochs} epochs"
         )
-        index = self._index(modality, settings)
         return train_unimodal(
             model,
             labelled,
@@ -187,7 +189,7 @@ class Backbones:
             metric=metric,
             is_balanced=settings.task is None and self._spec.is_balanced,
             augmentation=self._spec.augmentation,
-            checkpoint=index.with_name(f".partial-{index.stem}"),
+            checkpoint=_checkpoint(self._index(modality, settings)),
             progress=self._progress,
         )
 
@@ -243,6 +245,10 @@ class Backbones:
                 f"chance {chance:.4f}): its features may be worth nothing. Train it longer, or look at its data and "
                 "weights."
             )
+
+
+def _checkpoint(index: Path) -> Path:
+    return index.with_name(f".partial-{index.stem}")
 
 
 def _in_task(task: str | None) -> str:

@@ -224,6 +224,9 @@ class StudySpec(Settings):
             )
         if kind == "regression" and self.objective.balance:
             raise _wrong(("objective", "balance"), "expected false, since a regression has no classes", True)
+        if kind == "regression" and self.search.mode == "paper" and self.search.sampler == "mfas":
+            expected = "expected calibrated, since Algorithm 1 needs scores from 0 to 1 and R² can be below"
+            raise _wrong(("search", "mode"), expected, "paper")
         return self
 
     @model_validator(mode="after")

@@ -18,14 +18,16 @@ from torch import Tensor
 from mfas_optuna.errors import TrainingDiverged
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet
 from mfas_optuna.fusion.joint import JointFusion
+from mfas_optuna.fusion.losses import Loss, loss_for
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.space import Architecture, SearchSpace
 from mfas_optuna.spec import BriefTraining
+from mfas_optuna.target import METRICS, Metric
 from mfas_optuna.threads import one_thread
 from mfas_optuna.training.adamw import FlatAdamW
+from mfas_optuna.training.labels import SMALLEST_DEVIATION, LabelScale
+from mfas_optuna.training.metrics import make_scorer
 
-SMALLEST_DEVIATION = 1e-6
-"""Columns that vary less are only centred."""
 ROWS_AT_ONCE_SCORING = 512
 
 
@@ -36,28 +38,44 @@ class BriefData:
     Attributes:
         layout: Which columns hold which feature.
         train_NF: Rows to train on.
-        train_labels_N: Their classes.
+        train_labels: What is predicted of them: classes (N,), or labels or standardised values (N, C).
         validation_NF: Rows to score on.
-        validation_labels_N: Their classes.
+        validation_labels: What is predicted of these.
+        loss: What is minimised.
+        metric: What a score is.
         more_views_NF: Further views of the training rows, of augmented samples; each epoch draws one of all views.
     """
 
     layout: FeatureLayout
     train_NF: Tensor
-    train_labels_N: Tensor
+    train_labels: Tensor
     validation_NF: Tensor
-    validation_labels_N: Tensor
+    validation_labels: Tensor
+    loss: Loss = Loss()  # noqa: RUF009 - it is frozen
+    metric: Metric = "accuracy"
     more_views_NF: tuple[Tensor, ...] = ()
 
     @staticmethod
-    def load(features: FeatureSet, *, standardize: bool, device: torch.device) -> BriefData:
+    def load(
+        features: FeatureSet,
+        *,
+        standardize: bool,
+        device: torch.device,
+        metric: Metric | None = None,
+        is_balanced: bool = False,
+    ) -> BriefData:
         """Copy the rows of both splits to the device as float32.
 
         Args:
             features: Opened cache.
             standardize: Subtract the training split's column means and divide by its deviations.
             device: Where trials train.
+            metric: What a score is; None: the first that suits the target.
+            is_balanced: Whether the loss is weighted against frequent classes or labels.
         """
+        kind = features.target.kind
+        train_labels = features.labels("train")
+        scale = LabelScale.of(kind, train_labels)
 
         def rows(split: str) -> Tensor:
             matrix_NF = torch.tensor(features.matrix(split), dtype=torch.float32)
@@ -67,12 +85,15 @@ class BriefData:
                 matrix_NF.sub_(mean_F).div_(torch.where(std_F > SMALLEST_DEVIATION, std_F, torch.ones_like(std_F)))
             return matrix_NF.to(device)
 
-        def labels(split: str) -> Tensor:
-            return torch.tensor(features.labels(split), dtype=torch.int64, device=device)
-
-        more_views = tuple(rows(split) for split in sorted(features.arrays) if split.startswith("train."))
         return BriefData(
-            features.layout, rows("train"), labels("train"), rows("validation"), labels("validation"), more_views
+            layout=features.layout,
+            train_NF=rows("train"),
+            train_labels=scale.tensor(train_labels, device),
+            validation_NF=rows("validation"),
+            validation_labels=scale.tensor(features.labels("validation"), device),
+            loss=loss_for(features.target, train_labels, is_balanced=is_balanced, device=device),
+            metric=metric or METRICS[kind][0],
+            more_views_NF=tuple(rows(split) for split in sorted(features.arrays) if split.startswith("train.")),
         )
 
     def draw_view(self, generator: torch.Generator) -> Tensor:
@@ -98,9 +119,9 @@ class BriefResult:
     """What brief training found.
 
     Attributes:
-        epoch_scores: Validation accuracy after each epoch.
+        epoch_scores: Score on the validation split after each epoch.
         best_epoch: 0-based epoch whose score and weights count.
-        score: Its validation accuracy.
+        score: Its score.
         layer_states: For each fusion layer its `weight` and `bias` after that epoch, on the CPU.
     """
 
@@ -192,11 +213,11 @@ def train_jointly(
     for epoch in range(settings.epochs):
         order_N = torch.randperm(n_rows, generator=order).to(data.train_NF.device)
         rows_NF = data.draw_view(order).index_select(0, order_N)
-        labels_N = data.train_labels_N.index_select(0, order_N)
-        for rows_BF, labels_B in zip(
-            rows_NF.split(settings.batch_size), labels_N.split(settings.batch_size), strict=True
+        labels = data.train_labels.index_select(0, order_N)
+        for rows_BF, of_batch in zip(
+            rows_NF.split(settings.batch_size), labels.split(settings.batch_size), strict=True
         ):
-            group.step(rows_BF, labels_B, settings.learning_rate * _factor(settings.schedule, step / n_steps))
+            group.step(rows_BF, of_batch, settings.learning_rate * _factor(settings.schedule, step / n_steps))
             step += 1
         group.end_epoch(epoch, around_epoch_end)
         if not group.is_alive:
@@ -247,15 +268,17 @@ class _Group:
     def _regroup(self) -> None:
         """Build the joint network of those that are left."""
         self._joint = JointFusion(
-            [self._members[index].network for index in self._alive], [self._reads[index] for index in self._alive]
+            [self._members[index].network for index in self._alive],
+            [self._reads[index] for index in self._alive],
+            self._data.loss,
         )
         self._optimizer = FlatAdamW(self._joint.flat, weight_decay=self._settings.weight_decay)
         self._loss_sums_N = torch.zeros(len(self._alive), device=self._data.train_NF.device)
 
-    def step(self, rows_BF: Tensor, labels_B: Tensor, learning_rate: float) -> None:
+    def step(self, rows_BF: Tensor, labels: Tensor, learning_rate: float) -> None:
         """Take one step of all networks."""
         generators = [self._generators[index] for index in self._alive]
-        self._loss_sums_N += self._joint.gradient(rows_BF, labels_B, generators)
+        self._loss_sums_N += self._joint.gradient(rows_BF, labels, generators)
         self._optimizer.step(learning_rate)
 
     def end_epoch(self, epoch: int, around: Callable[[], AbstractContextManager[None]]) -> None:
@@ -269,7 +292,7 @@ class _Group:
                 member, state = self._members[index], states[position]
                 member.network.load_state_dict(state)
                 try:
-                    self._check_finite(losses[position], state, epoch)
+                    self._check_finite(losses[position], state, scores[position], epoch)
                     self._keep(index, epoch, scores[position], state)
                     if member.on_epoch is not None:
                         member.on_epoch(epoch, scores[position])
@@ -302,16 +325,21 @@ class _Group:
 
     @torch.inference_mode()
     def _score(self) -> list[float]:
-        hits_N = torch.zeros(len(self._alive), dtype=torch.int64, device=self._data.validation_NF.device)
-        rows, labels = self._data.validation_NF, self._data.validation_labels_N
-        for rows_BF, labels_B in zip(rows.split(ROWS_AT_ONCE_SCORING), labels.split(ROWS_AT_ONCE_SCORING), strict=True):
-            hits_N += (self._joint.forward(rows_BF).argmax(dim=1) == labels_B).sum(dim=1)
-        return [hits / len(labels) for hits in hits_N.tolist()]
+        scorer = make_scorer(self._data.loss.kind, self._data.metric)
+        rows, labels = self._data.validation_NF, self._data.validation_labels
+        for rows_BF, of_batch in zip(rows.split(ROWS_AT_ONCE_SCORING), labels.split(ROWS_AT_ONCE_SCORING), strict=True):
+            scorer.add(self._joint.forward(rows_BF), of_batch)
+        return scorer.scores()
 
-    def _check_finite(self, loss_sum: float, state: dict[str, Tensor], epoch: int) -> None:
+    def _check_finite(self, loss_sum: float, state: dict[str, Tensor], score: float, epoch: int) -> None:
         """Look at the weights too: the loss of the last step was taken before its update."""
-        what = "loss" if not math.isfinite(loss_sum) else "weights"
-        if what == "weights" and all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        if not math.isfinite(loss_sum):
+            what = "loss"
+        elif not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+            what = "weights"
+        elif not math.isfinite(score):  # Huge weights can do that to R².
+            what = "score"
+        else:
             return
         raise TrainingDiverged(
             epoch,

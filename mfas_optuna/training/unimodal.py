@@ -1,40 +1,51 @@
-"""Training a backbone on its own modality, before any search."""
+"""Training a backbone on its own modality, before any search.
+
+The order of samples, their augmentation, dropout masks and the learning rate follow from the number of steps taken and
+the seeds. So weights, the optimiser's moments and that number are all that an interrupted training needs to become what
+it would have become.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from mfas_optuna.backbones import to_input
-from mfas_optuna.datasets import Dataset, Split
-from mfas_optuna.datasets.augmentation import Shifts, draw_shifts, translate
+from mfas_optuna.datasets import Dataset
+from mfas_optuna.datasets.augmentation import Changes, layout_of
 from mfas_optuna.errors import TrainingDiverged
+from mfas_optuna.fusion.losses import Loss, loss_for
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import AugmentationSettings, UnimodalTraining
+from mfas_optuna.target import METRICS, Metric
+from mfas_optuna.training.checkpoint import Checkpoint
+from mfas_optuna.training.labels import LabelScale
+from mfas_optuna.training.scoring import (
+    Batches,
+    UnimodalResult,
+    chance_score,
+    check_outputs,
+    score_splits,
+    score_unimodal,
+)
 
-# A split moves to an accelerator as a whole when it leaves at least half of the free memory.
-_FRACTION_OF_FREE_MEMORY = 0.5
-_ROWS_AT_ONCE_SCORING = 250
+__all__ = ["UnimodalResult", "chance_score", "score_unimodal", "train_unimodal"]
+
+CHECKPOINT_S = 30.0
+"""Seconds of work that an interruption loses at most, or about that; the end of an epoch is kept too."""
+WORK_FOR_WRITING = 10
+"""Seconds of work for each second of writing checkpoints within an epoch."""
+_NEWS_S = 1.0
 _STEPS_BETWEEN_NEWS = 20
 _FEWEST_STEPS = 8  # OneCycleLR divides by zero when a quarter of its steps is one step.
-
-
-@dataclass(frozen=True)
-class UnimodalResult:
-    """How well a modality does alone.
-
-    Attributes:
-        validation_score: Accuracy on the validation split, 0 to 1.
-        test_score: Accuracy on the test split, 0 to 1. Nothing may be chosen by it.
-    """
-
-    validation_score: float
-    test_score: float
 
 
 def train_unimodal(
@@ -45,110 +56,205 @@ def train_unimodal(
     *,
     device: torch.device,
     augmentation: AugmentationSettings | None = None,
+    metric: Metric | None = None,
+    is_balanced: bool = False,
+    checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> UnimodalResult:
     """Train a network on one modality, in place, and leave it frozen: in eval mode, asking for no gradients.
 
-    AdamW under a one-cycle schedule on the cross-entropy; the weights after the last epoch count. The order of samples
-    comes from `settings.seed`, so equal weights, data, settings, device and thread count give equal results.
+    AdamW under a one-cycle schedule on the target's loss (`fusion.losses`); the weights after the last epoch count. On
+    CUDA the forward pass is in bfloat16 where torch's autocast deems that safe. All randomness comes from the
+    seeds, so equal weights, data, settings, device and thread count give equal results, interrupted or not; torch's
+    global generators are left as they were.
+
+    A network that is trained for values gives them standardised by the training split.
 
     Args:
-        model: A network of one input whose output is (batch, n_classes).
+        model: A network of one input whose output is (batch, C), C being the target's number of outputs.
         dataset: The data.
         modality: Which input it gets.
         settings: How long and how fast.
         device: Where it is trained, and where it stays.
-        augmentation: How training samples are translated, anew in each epoch.
+        augmentation: How training samples are changed, anew in each epoch.
+        metric: What the scores are; None: the first that suits the target.
+        is_balanced: Whether the loss is weighted against frequent classes or labels.
+        checkpoint: A folder, of this training alone, from which it goes on and in which it keeps how far it is; one of
+            another training is removed. The caller removes it once it has kept the result. None: nothing is kept.
         progress: Told of batches done, over all epochs.
 
     Raises:
         TrainingDiverged: The loss became NaN or infinite.
+        OutputShapeError: The network's output is not (batch, C).
+        HomeError: The checkpoint's folder cannot be written.
     """
-    what = f"training the {modality} backbone"
-    train = _Batches(dataset.splits["train"], modality, device)
-    model.to(device)
-    if train.is_image:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
-    model.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
-    n_batches = math.ceil(len(train) / settings.batch_size)
-    total = settings.epochs * n_batches
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=settings.learning_rate, total_steps=max(total, _FEWEST_STEPS), pct_start=0.25
-    )
-    generator = torch.Generator().manual_seed(settings.seed)
-    done = 0
-    for epoch in range(settings.epochs):
-        order = torch.randperm(len(train), generator=generator)
-        loss_sum = torch.zeros((), device=device)
-        shifts_NA = None
-        if augmentation is not None and train.n_axes > 0:
-            shifts_NA = draw_shifts(
-                len(train), train.n_axes, augmentation.shift, (augmentation.seed, settings.seed, epoch)
-            )
-        for rows in order.split(settings.batch_size):
-            if done % _STEPS_BETWEEN_NEWS == 0:
-                progress(what, done, total)
-            x, y = train.take(rows, None if shifts_NA is None else shifts_NA[rows.numpy()])
-            loss = functional.cross_entropy(model(x), y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            loss_sum += loss.detach()
-            done += 1
-        # Looked at once an epoch: an accelerator would have to wait at each look.
-        if not math.isfinite(loss_sum.item()):
+    training = _Training(model, dataset, modality, settings, device, augmentation, is_balanced)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, training.key())
+    training.start(None if kept is None else kept.read())
+    training.run(kept, progress)
+    model.requires_grad_(False).eval()
+    target = dataset.target
+    scale = LabelScale.of(target.kind, dataset.splits["train"].labels)
+    return score_splits(model, dataset, modality, metric or METRICS[target.kind][0], device, scale)
+
+
+class _Training:
+    """A network with its optimiser, and the number of steps that were taken."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        modality: str,
+        settings: UnimodalTraining,
+        device: torch.device,
+        augmentation: AugmentationSettings | None,
+        is_balanced: bool,
+    ) -> None:
+        self._model, self._dataset, self._modality = model, dataset, modality
+        self._settings, self._device, self._augmentation = settings, device, augmentation
+        self._is_balanced = is_balanced
+        split, target = dataset.splits["train"], dataset.target
+        self._train = Batches(split, modality, LabelScale.of(target.kind, split.labels), device)
+        self._loss: Loss = loss_for(target, split.labels, is_balanced=is_balanced, device=device)
+        self._n_batches = math.ceil(len(self._train) / settings.batch_size)
+        self._total = settings.epochs * self._n_batches
+        self._done = 0
+        self._loss_sum = torch.zeros((), device=device)
+
+    def key(self) -> dict[str, Any]:
+        """Return what the training follows from, as JSON values; called before it starts."""
+        dataset, augmentation = self._dataset, self._augmentation
+        labels = hashlib.sha256(np.ascontiguousarray(dataset.splits["train"].labels).tobytes()).hexdigest()
+        weights = hashlib.sha256()
+        for name, tensor in self._model.state_dict().items():
+            weights.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            weights.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return {
+            "settings": self._settings.model_dump(mode="json"),
+            "data": dataset.fingerprint,
+            "modality": self._modality,
+            "layout": layout_of(dataset, self._modality),
+            "target": dataset.target.as_record(),
+            "labels": labels,  # Those of a task differ from the target's.
+            "is_balanced": self._is_balanced,
+            "augmentation": None if augmentation is None else augmentation.model_dump(mode="json", exclude={"views"}),
+            "first_weights": weights.hexdigest(),
+            "torch": torch.__version__,
+            "device": self._device.type,
+        }
+
+    def start(self, kept: tuple[dict[str, Any], dict[str, Tensor]] | None) -> None:
+        """Set up the optimiser, and go to where the training was when it was kept."""
+        model, settings = self._model, self._settings
+        model.to(self._device)
+        if self._train.is_image:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+        model.requires_grad_(True).train()
+        self._optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, max_lr=settings.learning_rate, total_steps=max(self._total, _FEWEST_STEPS), pct_start=0.25
+        )
+        if kept is not None:
+            self._restore(*kept)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        (group,) = self._optimizer.param_groups
+        tensors = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
+        for number, parameter in enumerate(group["params"]):
+            for name, tensor in self._optimizer.state[parameter].items():
+                tensors[f"optimizer.{number}.{name}"] = tensor
+        tensors["loss_sum"] = self._loss_sum
+        return {"step": self._done, "lr": group["lr"], "betas": list(group["betas"])}, tensors
+
+    def _restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        prefix = "model."
+        self._model.load_state_dict(
+            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        )
+        (group,) = self._optimizer.param_groups
+        for number, parameter in enumerate(group["params"]):
+            prefix = f"optimizer.{number}."
+            for name, tensor in tensors.items():
+                if name.startswith(prefix):
+                    # Moments lie in memory as their parameter does: the fused step goes through both side by side.
+                    like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(self._device)
+                    self._optimizer.state[parameter][name.removeprefix(prefix)] = torch.empty_like(like).copy_(tensor)
+        group["lr"], group["betas"] = values["lr"], tuple(values["betas"])
+        self._done = self._schedule.last_epoch = values["step"]
+        self._loss_sum.copy_(tensors["loss_sum"])
+
+    def run(self, checkpoint: Checkpoint | None, progress: Progress) -> None:
+        """Take all steps that are left."""
+        what, settings = f"training the {self._modality} backbone", self._settings
+        order_generator = torch.Generator().manual_seed(settings.seed)
+        told_at = written_at = time.monotonic()
+        pause_s = CHECKPOINT_S
+        for epoch in range(settings.epochs):
+            order = torch.randperm(len(self._train), generator=order_generator)
+            ends_at = (epoch + 1) * self._n_batches
+            if ends_at <= self._done:
+                continue  # Gone through before the interruption.
+            changes = self._draw_changes(epoch)
+            with _scoped_generators(self._device) as generators:
+                for rows in order.split(settings.batch_size)[self._done - ends_at :]:
+                    if self._done % _STEPS_BETWEEN_NEWS == 0 or time.monotonic() - told_at > _NEWS_S:
+                        told_at = time.monotonic()
+                        progress(what, self._done, self._total)
+                    self._step(rows, changes, generators)
+                    is_due = self._done == ends_at or time.monotonic() - written_at >= pause_s
+                    if self._done == ends_at:
+                        self._end_epoch(epoch)
+                    if checkpoint is not None and is_due:
+                        started = time.monotonic()
+                        checkpoint.write(self._done, *self._state())
+                        written_at = time.monotonic()
+                        pause_s = max(CHECKPOINT_S, WORK_FOR_WRITING * (written_at - started))
+        progress(what, self._total, self._total)
+
+    def _step(self, rows: Tensor, changes: Changes | None, generators: list[torch.Generator]) -> None:
+        x, labels = self._train.take(rows, changes)
+        seed = int(np.random.SeedSequence((self._settings.seed, self._done)).generate_state(1, np.uint64)[0])
+        for generator in generators:
+            generator.manual_seed(seed)
+        is_cuda = self._device.type == "cuda"
+        with torch.autocast("cuda", dtype=torch.bfloat16) if is_cuda else contextlib.nullcontext():
+            outputs = self._model(x)
+        check_outputs(outputs, len(rows), self._dataset.target.n_outputs, self._modality)
+        loss = self._loss(outputs.float(), labels)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        self._schedule.step()
+        self._loss_sum += loss.detach()
+        self._done += 1
+
+    def _draw_changes(self, epoch: int) -> Changes | None:
+        settings = self._augmentation
+        if settings is None:
+            return None
+        layout = layout_of(self._dataset, self._modality)
+        return Changes.draw(len(self._train), layout, settings, (settings.seed, self._settings.seed, epoch))
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Look at the loss; once an epoch, since an accelerator has to wait at each look."""
+        loss_sum = self._loss_sum.item()
+        if not math.isfinite(loss_sum):
             raise TrainingDiverged(
                 epoch,
-                f"The loss of the {modality} backbone became {loss_sum.item()} in epoch {epoch}. "
-                f"Lower its learning_rate ({settings.learning_rate}).",
+                f"The loss of the {self._modality} backbone became {loss_sum} in epoch {epoch}. "
+                f"Lower its learning_rate ({self._settings.learning_rate}).",
             )
-    progress(what, total, total)
-    model.requires_grad_(False).eval()
-    return UnimodalResult(
-        validation_score=_accuracy(model, _Batches(dataset.splits["validation"], modality, device)),
-        test_score=_accuracy(model, _Batches(dataset.splits["test"], modality, device)),
-    )
+        self._loss_sum.zero_()
 
 
-@torch.inference_mode()
-def _accuracy(model: nn.Module, batches: _Batches) -> float:
-    hits = torch.zeros((), dtype=torch.int64, device=batches.device)
-    for rows in torch.arange(len(batches)).split(_ROWS_AT_ONCE_SCORING):
-        x, y = batches.take(rows)
-        hits += (model(x).argmax(dim=1) == y).sum()
-    return int(hits.item()) / len(batches)
-
-
-class _Batches:
-    """Rows of one split and modality, ready for a network."""
-
-    def __init__(self, split: Split, modality: str, device: torch.device) -> None:
-        self.device = device
-        self._array = split.inputs[modality]
-        self._labels = torch.from_numpy(split.labels.copy()).to(device)
-        self.is_image = self._array.ndim == 4
-        self.n_axes = max(self._array.ndim - 2, 0)
-        self._resident: Tensor | None = None
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if self._array.nbytes < free * _FRACTION_OF_FREE_MEMORY:
-                self._resident = torch.from_numpy(np.array(self._array)).to(device)
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def take(self, rows: Tensor, shifts_BA: Shifts | None = None) -> tuple[Tensor, Tensor]:
-        if self._resident is not None:
-            rows = rows.to(self.device)
-            x = to_input(self._resident.index_select(0, rows), self.device)
-        else:
-            x = to_input(self._array[rows.numpy()], self.device)
-        if shifts_BA is not None:
-            x = translate(x, shifts_BA)
-        if self.is_image:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x, self._labels.index_select(0, rows.to(self.device))
+@contextlib.contextmanager
+def _scoped_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
+    """Give torch's own generators, which dropout draws from, and leave them as they were."""
+    devices = []
+    if device.type == "cuda":
+        devices.append(torch.cuda.current_device() if device.index is None else device.index)
+    with torch.random.fork_rng(devices):
+        yield [torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)]

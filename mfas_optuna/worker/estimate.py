@@ -9,24 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
-from mfas_optuna.datasets import Dataset, Split
-from mfas_optuna.datasets.shape import DatasetShape, shape_of
+from mfas_optuna.datasets import Dataset, DatasetShape, Split, shape_of
+from mfas_optuna.datasets.arrays import input_name
 from mfas_optuna.features.batch_size import DEFAULT_BATCH_SIZE
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet
 from mfas_optuna.features.extract import extract
 from mfas_optuna.objective import TrialRunner
 from mfas_optuna.search.proposal import seed_from
-from mfas_optuna.spec import StudySpec
+from mfas_optuna.spec import GivenFeatures, NetworkSettings, StudySpec
+from mfas_optuna.target import Target
 from mfas_optuna.training.unimodal import train_unimodal
 from mfas_optuna.worker.loop import joint_size
 from mfas_optuna.worker.request import SearchRequest, choose_device
 from mfas_optuna.worker.samplers import make_sampler
 
-N_TIMED_SAMPLES = 512
+N_TIMED_FIRST, N_TIMED_SAMPLES = 16, 512
+"""Samples that a backbone is timed on: the few first, and more unless these took long."""
+SLOW_S = 2.0
 BYTES_A_TRIAL_RECORD = 20_000
 """What a trial adds to the database and the folder of weights, besides the weights' own size."""
 
@@ -68,38 +72,25 @@ def dry_run(request: SearchRequest) -> Estimate:
     spec = request.spec
     make_sampler(spec)  # Refuses what a search would refuse.
     device = choose_device(request.device)
-    shape = shape_of(spec.dataset)
+    shape = shape_of(spec, request.data_root)
     rng = np.random.default_rng(spec.search.seed)
     preparation_s: dict[str, float] = {}
     widths: dict[str, dict[str, int]] = {}
     n_views = 1 if spec.augmentation is None else spec.augmentation.views
     n_samples = {**shape.n_samples, "train": n_views * shape.n_samples["train"]}
     n_data, n_all = sum(shape.n_samples.values()), sum(n_samples.values())
-    small = _random_dataset(shape, N_TIMED_SAMPLES, rng)
     for modality, settings in spec.backbones.items():
-        generator = torch.Generator().manual_seed(settings.training.seed)
-        labelled = small.for_task(settings.task)
-        model = build_backbone(
-            settings,
-            sample_shape=shape.inputs[modality],
-            n_outputs=labelled.target.n_outputs,
-            generator=generator,
-            folder=spec.folder,
-        )
-        once = settings.training.model_copy(update={"epochs": 1})
-        started = time.perf_counter()
-        train_unimodal(model, labelled, modality, once, device=device)
-        per_sample = (time.perf_counter() - started) / N_TIMED_SAMPLES
-        preparation_s[f"backbone {modality}"] = per_sample * settings.training.epochs * shape.n_samples["train"]
-        taps = [Tap(name, name) for name in settings.features]
-        inputs = small.splits["train"].inputs[modality]
-        started = time.perf_counter()
-        _, found = extract(model, taps, inputs, batch_size=DEFAULT_BATCH_SIZE, device=device)
-        per_sample = (time.perf_counter() - started) / N_TIMED_SAMPLES
-        preparation_s["features"] = preparation_s.get("features", 0.0) + per_sample * n_all
-        widths[modality] = dict(zip(settings.features, found, strict=True))
+        if isinstance(settings, GivenFeatures):
+            names = [tap.name for tap in settings.taps]
+            widths[modality] = {name: shape.inputs[input_name(modality, name)][0] for name in names}
+            continue
+        training_s, extraction_s, widths[modality] = _time_backbone(spec, modality, settings, shape, device, rng)
+        if training_s is not None and settings.training is not None:
+            epochs = settings.training.epochs
+            preparation_s[f"backbone {modality}"] = training_s * epochs * shape.n_samples["train"]
+        preparation_s["features"] = preparation_s.get("features", 0.0) + extraction_s * n_all
     layout = FeatureLayout.of_widths(widths)
-    features = _random_features(layout, shape.n_samples, shape.n_classes, rng)
+    features = _random_features(layout, shape.n_samples, shape.target, rng)
     size = joint_size(request)
     times = _time_trials(spec, features, device, size)
     n_trials = spec.n_trials_planned()
@@ -119,30 +110,75 @@ def dry_run(request: SearchRequest) -> Estimate:
     )
 
 
+def _time_backbone(
+    spec: StudySpec,
+    modality: str,
+    settings: NetworkSettings,
+    shape: DatasetShape,
+    device: torch.device,
+    rng: np.random.Generator,
+) -> tuple[float | None, float, dict[str, int]]:
+    """Return seconds a sample of an epoch of training (None: it is not trained) and of extraction, and widths."""
+    only = DatasetShape({modality: shape.inputs[modality]}, shape.target, shape.tasks, shape.n_samples)
+    taps = [Tap(tap.name, tap.module, tap.channel_axis) for tap in settings.taps]
+    is_trained = settings.training is not None and settings.weights is None
+    n_samples = N_TIMED_FIRST
+    while True:
+        small = _random_dataset(only, n_samples, rng).for_task(settings.task)
+        model = build_backbone(
+            settings,
+            sample_shape=shape.inputs[modality],
+            n_outputs=small.target.n_outputs,
+            generator=torch.Generator().manual_seed(0),
+            folder=spec.folder,
+        )
+        started = time.perf_counter()
+        if is_trained and settings.training is not None:
+            once = settings.training.model_copy(update={"epochs": 1})
+            train_unimodal(model, small, modality, once, device=device)
+        trained = time.perf_counter()
+        inputs = small.splits["train"].inputs[modality]
+        _, found = extract(model.to(device), taps, inputs, batch_size=DEFAULT_BATCH_SIZE, device=device)
+        ended = time.perf_counter()
+        if n_samples >= N_TIMED_SAMPLES or ended - started > SLOW_S:
+            training_s = (trained - started) / n_samples if is_trained else None
+            widths = dict(zip([tap.name for tap in taps], found, strict=True))
+            return training_s, (ended - trained) / n_samples, widths
+        n_samples = N_TIMED_SAMPLES
+
+
 def _random_dataset(shape: DatasetShape, n_samples: int, rng: np.random.Generator) -> Dataset:
     def split(n: int) -> Split:
         return Split(
             inputs={name: rng.integers(0, 256, (n, *size), dtype=np.uint8) for name, size in shape.inputs.items()},
-            labels=rng.integers(0, shape.n_classes, n),
+            labels=_random_labels(shape.target, n, rng),
             tasks={task: rng.integers(0, n_classes, n) for task, n_classes in shape.tasks.items()},
         )
 
     splits = {"train": split(n_samples), "validation": split(2), "test": split(2)}
-    return Dataset("random", "", shape.n_classes, splits, "", shape.tasks)
+    return Dataset("random", "", shape.target, splits, "", shape.tasks)
+
+
+def _random_labels(target: Target, n: int, rng: np.random.Generator) -> npt.NDArray[np.generic]:
+    if target.kind == "multiclass":
+        return rng.integers(0, target.n_outputs, n)
+    if target.kind == "multilabel":
+        return rng.integers(0, 2, (n, target.n_outputs), dtype=np.uint8)
+    return rng.standard_normal((n, target.n_outputs), dtype=np.float32)
 
 
 def _random_features(
-    layout: FeatureLayout, n_samples: dict[str, int], n_classes: int, rng: np.random.Generator
+    layout: FeatureLayout, n_samples: dict[str, int], target: Target, rng: np.random.Generator
 ) -> FeatureSet:
     arrays = {
         split: (
             rng.standard_normal((n_samples[split], layout.n_columns), dtype=np.float32),
-            rng.integers(0, n_classes, n_samples[split]),
+            _random_labels(target, n_samples[split], rng),
         )
         for split in ("train", "validation")
     }
     ones = np.ones(layout.n_columns, dtype=np.float32)
-    return FeatureSet(Path(), layout, n_classes, 0 * ones, ones, "", arrays)
+    return FeatureSet(Path(), layout, target, 0 * ones, ones, "", "", arrays)
 
 
 def _time_trials(spec: StudySpec, features: FeatureSet, device: torch.device, size: int) -> dict[int, float]:

@@ -14,14 +14,13 @@ from mfas_optuna.errors import (
 )
 from mfas_optuna.prepare import Preparation, Prepared, check_home
 from mfas_optuna.spec import differences
+from mfas_optuna.target import METRIC_TITLES
 from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.loop import Worker, is_over, n_finished_trials, nobody_else
 from mfas_optuna.worker.request import Listener, SearchOutcome, SearchRequest, choose_device
 from mfas_optuna.worker.samplers import make_pruner, make_sampler
 
 _log = logging.getLogger(__name__)
-
-METRIC = "validation accuracy"
 
 
 def prepare(request: SearchRequest, listener: Listener, *, force: bool = False) -> Prepared:
@@ -53,7 +52,11 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
     ):
         sampler = make_sampler(request.spec)
         study, is_new = database.create_study(
-            opened, request.study_name, sampler=sampler, pruner=make_pruner(request.spec), metric=METRIC
+            opened,
+            request.study_name,
+            sampler=sampler,
+            pruner=make_pruner(request.spec),
+            metric=f"validation {METRIC_TITLES[request.spec.metric]}",
         )
         _claim(study, request)
         if not is_new:

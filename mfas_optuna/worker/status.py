@@ -15,6 +15,7 @@ from mfas_optuna.errors import StorageError
 from mfas_optuna.search.health import NEAR_UNIFORM_FRACTION, StepHealth, remedy
 from mfas_optuna.search.sampler import MFASSampler
 from mfas_optuna.search.steps import SearchStep
+from mfas_optuna.target import Metric
 from mfas_optuna.worker.loop import is_over
 from mfas_optuna.worker.request import SearchRequest
 from mfas_optuna.worker.samplers import make_sampler
@@ -51,6 +52,7 @@ class StudyStatus:
 
     Attributes:
         study_name: Its name in the database.
+        metric: What its scores are.
         is_finished: Whether there is nothing left to do.
         n_planned: Trials that the search takes.
         n_by_state: Number of trials in each state that occurs.
@@ -65,6 +67,7 @@ class StudyStatus:
     """
 
     study_name: str
+    metric: Metric
     is_finished: bool
     n_planned: int
     n_by_state: dict[str, int]
@@ -95,6 +98,7 @@ def status(request: SearchRequest) -> StudyStatus:
         failed = [trial for trial in trials if trial.state == TrialState.FAIL]
         return StudyStatus(
             study_name=request.study_name,
+            metric=request.spec.metric,
             is_finished=is_over(study, request.spec),
             n_planned=request.spec.n_trials_planned(),
             n_by_state=dict(Counter(trial.state.name for trial in trials)),

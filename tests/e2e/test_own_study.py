@@ -1,4 +1,4 @@
-"""Studies of the user's own: from `init` to ranked networks, in each of the three ways, and what is said of bad data."""
+"""Studies of the user's own: from `init` to ranked networks, and what is said of bad data."""
 
 from __future__ import annotations
 

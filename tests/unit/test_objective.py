@@ -25,6 +25,7 @@ from mfas_optuna.objective import Outcome, TrialResult, TrialRunner
 from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer
 from mfas_optuna.space import Architecture
 from mfas_optuna.spec import StudySpec
+from mfas_optuna.target import Target, TargetKind
 from mfas_optuna.training.brief import Member, group_bytes, train_jointly
 from mfas_optuna.worker.samplers import make_sampler
 
@@ -63,7 +64,7 @@ class Bench:
             matrices={split: rng.normal(size=(n, 10)).astype(np.float32) for split, n in sizes.items()},
             labels={split: rng.integers(0, 3, n) for split, n in sizes.items()},
             widths=WIDTHS,
-            n_classes=3,
+            target=Target.of_classes(3),
         )
         self.weights = folder / "weights"
         features = open_features(folder / "features", {}, rebuild_command="")
@@ -420,3 +421,52 @@ def test_each_epoch_of_a_group_is_told(tmp_path: Path) -> None:
     bench.run_group(3)
     bench.run()
     assert told == [(what, epoch, 2) for what in ("training 3 networks", "training 1 network") for epoch in (1, 2)]
+
+
+# Targets of other kinds.
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+def test_labels_and_values_from_features_to_scores(kind: TargetKind, tmp_path: Path) -> None:
+    """Two outputs follow from one layer of the audio, one of them rare as a label; the other from one of the image."""
+    rng = np.random.default_rng(0)
+    sizes = {"train": 400, "validation": 150, "test": 20}
+    matrices = {split: rng.normal(size=(n, 10)).astype(np.float32) for split, n in sizes.items()}
+    labels: dict[str, np.ndarray] = {}
+    for split, rows in matrices.items():
+        values = np.stack([rows[:, 2] + rows[:, 3], rows[:, 5], rows[:, 4] - 1.3], axis=1)
+        is_labels = kind == "multilabel"
+        labels[split] = (values > 0).astype(np.uint8) if is_labels else (500 + 20 * values).astype(np.float32)
+    write_features(
+        tmp_path / "features", key={}, card="", matrices=matrices, labels=labels, widths=WIDTHS,
+        target=Target(kind, ("first", "second", "third")),
+    )  # fmt: skip
+    given = {"kind": "given", "features": ["conv1", "conv2"]}
+    spec = make_spec(
+        dataset={"name": "arrays", "folder": "data", "target": kind},
+        backbones={"audio": given, "image": given},
+        search={"samples_per_step": 8, "n_iterations": 1},
+        training={"epochs": 30, "batch_size": 32, "learning_rate": 2e-2},
+    )
+    assert (spec.metric, spec.is_balanced) == (("f1_weighted", True) if kind == "multilabel" else ("r2", False))
+    features = open_features(tmp_path / "features", {}, rebuild_command="")
+    runner = TrialRunner(spec, features, tmp_path / "weights", torch.device("cpu"))
+    data = runner._data
+    assert (data.metric, data.loss.kind, data.loss.weight_C is not None) == (spec.metric, kind, spec.is_balanced)
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(spec))
+    scores: dict[Architecture, float] = {}
+    for _ in range(3):  # The eight networks of depth 1, and four that start from their weights.
+        for trial, outcome in runner.run(study, [study.ask() for _ in range(4)], uninterruptible):
+            assert isinstance(outcome, TrialResult), outcome
+            records.write_result(trial, outcome.record)
+            study.tell(trial, outcome.score)
+            scores[outcome.architecture] = outcome.score
+    informed = {
+        network: score
+        for network, score in scores.items()
+        if any(layer.features[0] == 1 for layer in network.layers)
+        and any(layer.features[1] == 0 for layer in network.layers)
+    }
+    assert {network.depth for network in scores} == {1, 2}
+    assert max(informed.values()) > 0.75
+    assert max(informed.values()) > max(score for network, score in scores.items() if network not in informed) + 0.1

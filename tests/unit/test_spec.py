@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from mfas_optuna import MFASSampler
 from mfas_optuna import spec as settings
@@ -267,3 +267,17 @@ def test_a_convolution_has_at_least_one_channel() -> None:
     tree["backbones"]["audio"]["channels"] = [0, 4, 8]
     with pytest.raises(SpecError, match=r"backbones\.audio\.channels\.0: input should be greater than or equal to 1"):
         settings.validated(tree, "x.toml", Path())
+
+
+def test_algorithm_1_to_the_letter_cannot_maximise_r2() -> None:
+    given = {"kind": "given", "features": ["a"]}
+    values = {
+        "title": "T",
+        "dataset": {"name": "arrays", "folder": "data", "target": "regression"},
+        "backbones": {"one": given, "two": given},
+        "space": {"activations": ["relu"], "max_depth": 2},
+    }
+    assert StudySpec.model_validate(values).metric == "r2"
+    with pytest.raises(ValidationError, match=r"expected calibrated, since Algorithm 1 needs scores from 0 to 1"):
+        StudySpec.model_validate({**values, "search": {"mode": "paper"}})
+    assert StudySpec.model_validate({**values, "search": {"sampler": "random", "mode": "paper", "n_trials": 3}})

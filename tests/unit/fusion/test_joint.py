@@ -38,7 +38,7 @@ def make_networks(
 ) -> list[FusionNetwork]:
     return [
         FusionNetwork(
-            architecture, WIDTHS, ACTIVATION_NAMES, width=width, n_classes=N_CLASSES, dropout=dropout,
+            architecture, WIDTHS, ACTIVATION_NAMES, width=width, n_outputs=N_CLASSES, dropout=dropout,
             generator=torch.Generator().manual_seed(index),
         ).to(dtype)
         for index, architecture in enumerate(architectures)
@@ -205,7 +205,7 @@ def test_three_modalities_even_of_the_same_columns(parts: list[slice]) -> None:
     architectures = [Architecture((FusionLayer((0, 0, 0), depth % 2),) * (depth + 1)) for depth in range(3)]
     networks = [
         FusionNetwork(
-            architecture, widths, ["tanh", "relu"], width=4, n_classes=N_CLASSES,
+            architecture, widths, ["tanh", "relu"], width=4, n_outputs=N_CLASSES,
             generator=torch.Generator().manual_seed(index),
         ).double()
         for index, architecture in enumerate(architectures)

@@ -33,7 +33,7 @@ def build(
         widths,
         ACTIVATION_NAMES,
         width=width,
-        n_classes=3,
+        n_outputs=3,
         dropout=dropout,
         generator=torch.Generator().manual_seed(seed),
     )

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from sklearn.metrics import f1_score, r2_score
 
 from mfas_optuna import Architecture, SearchSpace
 from mfas_optuna.errors import TrainingDiverged
@@ -18,6 +19,7 @@ from mfas_optuna.features.cache import FeatureLayout
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.space import FusionLayer
 from mfas_optuna.spec import BriefTraining
+from mfas_optuna.target import Metric, Target, TargetKind
 from mfas_optuna.training.brief import BriefData, BriefResult, Member, train_briefly, train_jointly
 
 SPACE = SearchSpace({"audio": ["a1", "a2"], "image": ["i1"]}, ["relu", "sigmoid"], max_depth=2)
@@ -40,7 +42,7 @@ def make_data(n_train: int = 200, n_validation: int = 60, *, device: str = "cpu"
 
 def make_network(seed: int = 0, dropout: float = 0.0, architecture: Architecture = NETWORK) -> FusionNetwork:
     return FusionNetwork(
-        architecture, LAYOUT.widths(SPACE), SPACE.activations, width=8, n_classes=2, dropout=dropout,
+        architecture, LAYOUT.widths(SPACE), SPACE.activations, width=8, n_outputs=2, dropout=dropout,
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
 
@@ -76,7 +78,7 @@ def test_scores_are_those_of_the_network_at_the_end_of_each_epoch() -> None:
     def check(epoch: int, score: float) -> None:
         network.eval()
         with torch.inference_mode():
-            hits = (network(inputs).argmax(dim=1) == data.validation_labels_N).float().mean()
+            hits = (network(inputs).argmax(dim=1) == data.validation_labels).float().mean()
         told.append(epoch)
         assert score == pytest.approx(float(hits))
 
@@ -252,6 +254,7 @@ class Rows:
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self.layout = LAYOUT
+        self.target = Target.of_classes(2)
         self.arrays: dict[str, object] = {}
         self._rows = {
             split: rng.normal(5, 3, (n, 9)).astype(np.float32) for split, n in (("train", 50), ("validation", 9))
@@ -280,6 +283,80 @@ def test_columns_are_standardised_by_the_training_split(standardize: bool) -> No
     assert data.train_NF[:, 4].abs().max() == 0
     expected = (rows.matrix("validation") - rows.mean) / np.where(rows.std > 1e-6, rows.std, 1)
     assert np.allclose(data.validation_NF.numpy(), expected, atol=1e-5)
+
+
+# Targets of other kinds.
+
+
+class ManyRows(Rows):
+    """Rows whose target are labels or values that follow from them."""
+
+    def __init__(self, kind: TargetKind) -> None:
+        super().__init__()
+        self.target = Target(kind, ("first", "second"))
+        rng = np.random.default_rng(1)
+        self._rows = {
+            split: rng.normal(size=(n, 9)).astype(np.float32) for split, n in (("train", 300), ("validation", 90))
+        }
+        self.mean, self.std = self._rows["train"].mean(axis=0), self._rows["train"].std(axis=0)
+
+    def labels(self, split: str) -> np.ndarray:
+        rows = self._rows[split]
+        values = np.stack([rows[:, 2] + rows[:, 5], rows[:, 3] - 1.3], axis=1)
+        return (values > 0).astype(np.uint8) if self.target.kind == "multilabel" else 1e4 + 100 * values
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("multilabel", "f1_macro"), ("regression", "r2")])
+def test_labels_and_values_are_learnt_and_scored(kind: TargetKind, metric: Metric) -> None:
+    rows = ManyRows(kind)
+    data = BriefData.load(
+        rows,
+        standardize=True,
+        device=torch.device("cpu"),
+        metric=metric,
+        is_balanced=kind == "multilabel",  # type: ignore[arg-type]
+    )
+    scores: list[float] = []
+    network = make_network()
+    inputs = [
+        torch.cat([data.validation_NF[:, columns] for columns in of_layer], dim=1)
+        for of_layer in data.reads(NETWORK, SPACE)
+    ]
+
+    def check(_: int, score: float) -> None:
+        outputs, labels = network.eval()(inputs).detach().numpy(), rows.labels("validation")
+        if kind == "multilabel":
+            expected = f1_score(labels, outputs > 0, average="macro")
+        else:
+            of_train = rows.labels("train").astype(np.float64)
+            expected = r2_score(labels, outputs * of_train.std(axis=0) + of_train.mean(axis=0))
+        assert score == pytest.approx(expected, abs=1e-4)
+        scores.append(score)
+
+    settings = SETTINGS.model_copy(update={"epochs": 25, "learning_rate": 3e-2})
+    train_briefly(network, NETWORK, data, SPACE, settings, generator=torch.Generator().manual_seed(0), on_epoch=check)
+    assert len(scores) == 25
+    assert max(scores) > 0.85 > scores[0]
+
+
+def test_a_score_that_is_not_finite_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are finite, but whose outputs are not."""
+    monkeypatch.setattr("mfas_optuna.training.brief._Group._score", lambda group: [-math.inf])
+    with pytest.raises(TrainingDiverged, match="The score became NaN or infinite in epoch 1"):
+        train()
+
+
+def test_the_metric_is_the_first_that_suits_where_none_is_named() -> None:
+    cpu = torch.device("cpu")
+    found = [
+        BriefData.load(rows, standardize=True, device=cpu)  # type: ignore[arg-type]
+        for rows in (Rows(), ManyRows("multilabel"), ManyRows("regression"))
+    ]
+    assert [data.metric for data in found] == ["accuracy", "f1_weighted", "r2"]
+    assert [data.loss.weight_C for data in found] == [None] * 3
+    values = found[2].train_labels
+    assert values.mean(dim=0).abs().max() < 1e-5
+    assert values.std(dim=0, unbiased=False) == pytest.approx(np.ones(2), abs=1e-5)
 
 
 # Views.
