@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from mfas_optuna.backbones import build_backbone, to_input
-from mfas_optuna.datasets import Dataset, load_dataset
+from mfas_optuna.datasets import DataRequest, Dataset, load_dataset
 from mfas_optuna.spec import AvmnistSettings, LeNetSettings, UnimodalTraining
 from mfas_optuna.training.unimodal import train_unimodal
 
@@ -37,7 +37,7 @@ def log_probabilities(model: torch.nn.Module, dataset: Dataset, modality: str) -
 def measure(settings: AvmnistSettings, backbones: dict[str, LeNetSettings], data_root: Path, home: Path) -> None:
     """Print the time of each stage and the scores."""
     start = time.perf_counter()
-    dataset = load_dataset(settings, home=home, data_root=data_root)
+    dataset = load_dataset(DataRequest(settings, home=home, data_root=data_root))
     print(f"{settings.snr_db:g} dB: data in {time.perf_counter() - start:.0f} s", flush=True)
     total: torch.Tensor | float = 0.0
     for modality, lenet in backbones.items():

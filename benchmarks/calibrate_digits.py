@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from mfas_optuna.backbones import build_backbone, to_input
-from mfas_optuna.datasets import load_dataset
+from mfas_optuna.datasets import DataRequest, load_dataset
 from mfas_optuna.spec import DigitsSettings, LeNetSettings, UnimodalTraining
 from mfas_optuna.training.unimodal import train_unimodal
 
@@ -23,7 +23,7 @@ def measure(settings: DigitsSettings, channels: dict[str, list[int]], training: 
     """Print the time of each stage and the test scores."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as home:
-        dataset = load_dataset(settings, home=Path(home), data_root=None)
+        dataset = load_dataset(DataRequest(settings, home=Path(home), data_root=None))
         built = time.perf_counter()
         scores = {}
         log_probabilities = 0.0

@@ -25,7 +25,7 @@ from torch import nn
 from benchmarks.report import Verdict
 from mfas_optuna.backbones import build_backbone, to_input
 from mfas_optuna.backbones.taps import Tap
-from mfas_optuna.datasets.shape import shape_of
+from mfas_optuna.datasets import DataRequest, shape_of
 from mfas_optuna.features.extract import Inputs, extract_rows, tap_widths
 from mfas_optuna.features.partial import PartialFeatures
 from mfas_optuna.spec import load_spec
@@ -77,7 +77,7 @@ def measure(
         One row for each backbone, width and batch size.
     """
     spec = load_spec(Path(__file__).parents[1] / "studies" / "avmnist.toml")
-    shapes = shape_of(spec.dataset).inputs
+    shapes = shape_of(DataRequest.of(spec, Path(), None)).inputs
     rows = []
     for modality, of_study in spec.backbones.items():
         n_samples = max(64, round(N_SAMPLES[modality] * share))

@@ -7,8 +7,8 @@ Some are made as a whole (digits, avmnist); those that are files of samples are 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import (
     ArraysSettings,
     AvmnistSettings,
+    DatasetSettings,
     DigitsSettings,
     MmimdbSettings,
     NtuSettings,
@@ -38,9 +39,9 @@ __all__ = [
     "STAND_IN_MAKERS",
     "Built",
     "Comparison",
+    "DataRequest",
     "Dataset",
     "DatasetShape",
-    "Place",
     "Problem",
     "Split",
     "build_dataset",
@@ -58,18 +59,32 @@ STAND_IN_MAKERS: Mapping[str, Callable[..., None]] = {"ntu": make_ntu, "mmimdb":
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where data come from and go to.
+class DataRequest:
+    """Which data, where they come from and where they go.
 
     Attributes:
+        settings: Which data, and how they are made.
         home: Folder of everything that the program keeps (`MFAS_HOME`).
         data_root: Folder of raw files; only needed for data sets that are made from such.
+        folder: What relative paths in the settings start from.
+        tasks: Tasks that labels are needed for besides the target's; data that were built without are built again.
+        layers: Of given features, the layers that are needed, by modality.
         progress: Told how far long work is.
     """
 
+    settings: DatasetSettings
     home: Path
     data_root: Path | None
+    folder: Path = Path()
+    tasks: Collection[str] = ()
+    layers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     progress: Progress = silent
+
+    @staticmethod
+    def of(spec: StudySpec, home: Path, data_root: Path | None, progress: Progress = silent) -> DataRequest:
+        """Return what asks for the data of a study."""
+        layers = {name: [tap.name for tap in backbone.taps] for name, backbone in spec.backbones.items()}
+        return DataRequest(spec.dataset, home, data_root, spec.folder, spec.tasks(), layers, progress)
 
 
 @dataclass(frozen=True)
@@ -85,42 +100,42 @@ class Built:
     problems: Sequence[Problem]
 
 
-def identity(spec: StudySpec, data_root: Path | None) -> dict[str, Any]:
-    """Return what tells a study's data from others of the same settings, where that can be known without reading them.
+def identity(request: DataRequest) -> dict[str, Any]:
+    """Return what tells data from others of the same settings, where that can be known without reading them.
 
     Raises:
         DataError: The mark of generated data cannot be read.
     """
-    settings = spec.dataset
-    if isinstance(settings, NtuSettings | MmimdbSettings) and data_root is not None:
-        mark = read_mark(data_root)
+    settings = request.settings
+    if isinstance(settings, NtuSettings | MmimdbSettings) and request.data_root is not None:
+        mark = read_mark(request.data_root)
         return {"stand_in": mark} if mark else {}
     if isinstance(settings, ArraysSettings):
-        layers = {name: [tap.name for tap in backbone.taps] for name, backbone in spec.backbones.items()}
-        return {"layers": layers, **arrays.facts(spec.folder / settings.folder)}
+        layers = {modality: list(names) for modality, names in request.layers.items()}
+        return {"layers": layers, **arrays.facts(request.folder / settings.folder)}
     if isinstance(settings, PythonSettings):
-        file = spec.folder / settings.file
+        file = request.folder / settings.file
         return {"file": store.file_digest(file)} if file.is_file() else {}
     return {}
 
 
-def shape_of(spec: StudySpec, data_root: Path | None) -> DatasetShape:
-    """Return the shapes of a study's data, from its settings, or from files that are found but not read.
+def shape_of(request: DataRequest) -> DatasetShape:
+    """Return the shapes of data, from its settings, or from files that are found but not read.
 
     Raises:
         DataError: The files do not fit together.
         DataNotFoundError: Raw files are missing.
     """
-    if isinstance(spec.dataset, DigitsSettings | AvmnistSettings):
-        return shape.of_settings(spec.dataset)
-    source = _find(spec, data_root)
+    if isinstance(request.settings, DigitsSettings | AvmnistSettings):
+        return shape.of_settings(request.settings)
+    source = _find(request)
     if source is None:
         raise AssertionError("unreachable")
     return shape.of_source(source)
 
 
-def load_dataset(spec: StudySpec, place: Place) -> Dataset:
-    """Return the data of a study, built first when they are not in the home folder yet.
+def load_dataset(request: DataRequest) -> Dataset:
+    """Return data, built first when they are not in the home folder yet.
 
     Raises:
         CacheError: The built files are damaged.
@@ -128,23 +143,20 @@ def load_dataset(spec: StudySpec, place: Place) -> Dataset:
         DataNotFoundError: Raw files that have to be built from are missing.
         HomeError: The home folder cannot be written.
     """
-    built = build_dataset(spec, place)
+    built = build_dataset(request)
     if built.folder is None:
         raise DataError(
             "\n".join(str(problem) for problem in built.problems if problem.is_error)
             + "\nRun `mfas-optuna data check` to see everything, and with --skip-bad to leave bad samples out."
         )
-    return store.read(built.folder, spec.dataset.name, _settings(spec, place.data_root))
+    return store.read(built.folder, request.settings.name, _settings(request))
 
 
-def build_dataset(
-    spec: StudySpec, place: Place, *, force: bool = False, skip_bad: bool = False, again: bool = False
-) -> Built:
+def build_dataset(request: DataRequest, *, force: bool = False, skip_bad: bool = False, again: bool = False) -> Built:
     """Build what is missing and return the folder of the built data, with what is wrong with their source.
 
     Args:
-        spec: The study; tasks of its backbones that data were built without make them be built again.
-        place: Where data come from and go to.
+        request: Which data, where they come from and where they go.
         force: Build again although there is something, damaged or not.
         skip_bad: Leave samples out that cannot be used.
         again: Look at the source again although the data are built, and build anew when it has changed.
@@ -155,28 +167,28 @@ def build_dataset(
         DataNotFoundError: Raw files are missing.
         HomeError: The home folder cannot be written.
     """
-    settings, values = spec.dataset, _settings(spec, place.data_root)
-    final = store.final_folder(place.home, settings.name, values)
+    settings, values = request.settings, _settings(request)
+    final = store.final_folder(request.home, settings.name, values)
     source = None
     if final.exists() and not force:
         manifest = store.read_manifest(final, settings.name, values)
-        if isinstance(settings, AvmnistSettings) and settings.source == "npy" and place.data_root is not None:
-            _check_source(final, manifest["source"], npy_layout.identity(place.data_root))
+        if isinstance(settings, AvmnistSettings) and settings.source == "npy" and request.data_root is not None:
+            _check_source(final, manifest["source"], npy_layout.identity(request.data_root))
         if again:
-            source = _find(spec, place.data_root)
+            source = _find(request)
         is_same = source is None or (source.facts == manifest["source"] and skip_bad >= bool(manifest["skipped"]))
-        if is_same and set(spec.tasks()) <= set(manifest["tasks"]):
+        if is_same and set(request.tasks) <= set(manifest["tasks"]):
             kept = [Problem(**problem) for problem in manifest["problems"]]
             return Built(final, kept)
-    source = source or _find(spec, place.data_root)
+    source = source or _find(request)
     reading = final.with_name(f".reading-{final.name}")
     temporary = store.temporary_folder(final)
     try:
         problems: list[Problem] = []
         if source is None:
-            contents = _write(spec, temporary, place)
+            contents = _write(request, temporary)
         else:
-            problems = [*source.problems, *building.read_all(source, reading, place.progress)]
+            problems = [*source.problems, *building.read_all(source, reading, request.progress)]
             if any(problem.is_error and not (skip_bad and problem.sample) for problem in problems):
                 return Built(None, problems)
             contents = building.write(source, reading, temporary, problems)
@@ -199,34 +211,33 @@ def build_dataset(
     return Built(final, problems)
 
 
-def _settings(spec: StudySpec, data_root: Path | None) -> dict[str, Any]:
-    return {**spec.dataset.model_dump(mode="json"), **identity(spec, data_root)}
+def _settings(request: DataRequest) -> dict[str, Any]:
+    return {**request.settings.model_dump(mode="json"), **identity(request)}
 
 
-def _find(spec: StudySpec, data_root: Path | None) -> Source | None:
+def _find(request: DataRequest) -> Source | None:
     """Return the samples of a data set that is files of such; None for others."""
-    settings = spec.dataset
+    settings = request.settings
     if isinstance(settings, NtuSettings):
-        return ntu.find(settings, data_root)
+        return ntu.find(settings, request.data_root)
     if isinstance(settings, MmimdbSettings):
-        return mmimdb.find(settings, data_root)
+        return mmimdb.find(settings, request.data_root)
     if isinstance(settings, ArraysSettings):
-        layers = {name: [tap.name for tap in backbone.taps] for name, backbone in spec.backbones.items()}
-        return arrays.find(settings, spec.folder, layers)
+        return arrays.find(settings, request.folder, request.layers)
     if isinstance(settings, PythonSettings):
-        return own.find(settings, spec.folder)
+        return own.find(settings, request.folder)
     return None
 
 
-def _write(spec: StudySpec, folder: Path, place: Place) -> store.Contents:
-    settings = spec.dataset
+def _write(request: DataRequest, folder: Path) -> store.Contents:
+    settings = request.settings
     if isinstance(settings, DigitsSettings):
-        return digits.write(settings, folder, place.progress)
+        return digits.write(settings, folder, request.progress)
     if not isinstance(settings, AvmnistSettings):
         raise AssertionError("unreachable")
     if settings.source == "npy":
-        return npy_layout.write(settings, folder, place.data_root, place.progress)
-    return avmnist.write(settings, folder, place.data_root, place.progress)
+        return npy_layout.write(settings, folder, request.data_root, request.progress)
+    return avmnist.write(settings, folder, request.data_root, request.progress)
 
 
 def _check_source(folder: Path, stored: Mapping[str, object], found: Mapping[str, object]) -> None:

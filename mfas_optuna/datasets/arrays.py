@@ -253,7 +253,7 @@ def label_problems(splits: Mapping[str, Sequence[Sample]], target: Target) -> It
                 is_wrong, expected = bool((value < 0).any() or (value > most).any()), f"0 to {most}"
             if is_wrong or (target.kind != "multiclass" and value.shape != (target.n_outputs,)):
                 yield Problem(
-                    f"{split}, {sample.name}",
+                    sample.name,
                     f"label: expected {expected}, found {value.tolist()}.",
                     _LEAVE_OUT,
                     sample.name,

@@ -65,7 +65,8 @@ def read_all(source: Source, folder: Path, progress: Progress) -> list[Problem]:
         found: list[Problem] = []
         ended: list[tuple[int, int]] = []
         saved_at = time.monotonic()
-        for row, outcome in zip(rows.tolist(), _read(source, [samples[row] for row in rows.tolist()], n_threads), strict=True):
+        outcomes = _read(source, [samples[row] for row in rows.tolist()], n_threads)
+        for row, outcome in zip(rows.tolist(), outcomes, strict=True):
             if isinstance(outcome, Problem):
                 found.append(outcome)
             else:

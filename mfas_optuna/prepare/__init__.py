@@ -17,7 +17,7 @@ import torch
 
 from mfas_optuna import datasets
 from mfas_optuna.backbones.taps import Tap
-from mfas_optuna.datasets import Dataset, Place
+from mfas_optuna.datasets import DataRequest, Dataset
 from mfas_optuna.datasets.arrays import input_name
 from mfas_optuna.datasets.augmentation import with_views
 from mfas_optuna.errors import CacheError, StudyMismatchError
@@ -92,12 +92,12 @@ class Preparation:
         """
         self._spec = spec
         self._home = home
-        self._place = Place(home, data_root, progress)
+        self._wanted = DataRequest.of(spec, home, data_root, progress)
         self._device = device
         self._rebuild_command = rebuild_command
         self._progress = progress
         self._say = say
-        self._identity = datasets.identity(spec, data_root)
+        self._identity = datasets.identity(self._wanted)
         self._store = FolderBlobStore(weights_folder(home))
         self._backbones = Backbones(
             spec,
@@ -150,12 +150,12 @@ class Preparation:
 
     def _load_data(self) -> Dataset:
         try:
-            return datasets.load_dataset(self._spec, self._place)
+            return datasets.load_dataset(self._wanted)
         except CacheError as error:
             if not self._force:
                 raise CacheError(f"{error} Run `{self._rebuild_command}` to build it again.") from error
-        datasets.build_dataset(self._spec, self._place, force=True)
-        return datasets.load_dataset(self._spec, self._place)
+        datasets.build_dataset(self._wanted, force=True)
+        return datasets.load_dataset(self._wanted)
 
     def _key(self) -> str:
         scientific = self._spec.scientific()

@@ -10,7 +10,7 @@ import torch
 from mfas_optuna import python_file
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import TapInfo, list_taps
-from mfas_optuna.datasets import STAND_IN_MAKERS, Place, build_dataset, load_dataset, read_mark, shape_of
+from mfas_optuna.datasets import STAND_IN_MAKERS, DataRequest, build_dataset, load_dataset, read_mark, shape_of
 from mfas_optuna.errors import CacheError, DataError, SpecError
 from mfas_optuna.prepare import check_home
 from mfas_optuna.spec import GivenFeatures
@@ -27,7 +27,7 @@ def build_data(request: SearchRequest, listener: Listener, *, force: bool = Fals
     check_home(request.home)
     with Interrupts() as interrupts, interrupts.immediate():
         try:
-            built = build_dataset(request.spec, _place(request, listener), force=force)
+            built = build_dataset(_data_request(request, listener), force=force)
         except CacheError as error:
             raise CacheError(f"{error} Add --force to build it again.") from error
     if built.folder is None:
@@ -48,10 +48,10 @@ def check_data(request: SearchRequest, listener: Listener, *, skip_bad: bool = F
     """
     check_home(request.home)
     with Interrupts() as interrupts, interrupts.immediate():
-        place = _place(request, listener)
+        wanted = _data_request(request, listener)
         try:
-            built = build_dataset(request.spec, place, skip_bad=skip_bad, again=True)
-            card = "" if built.folder is None else load_dataset(request.spec, place).card
+            built = build_dataset(wanted, skip_bad=skip_bad, again=True)
+            card = "" if built.folder is None else load_dataset(wanted).card
         except CacheError as error:
             raise CacheError(f"{error} Run `{request.rebuild_command}` to build it again.") from error
     return DataReport(tuple(built.problems), card, built.folder, skip_bad)
@@ -117,7 +117,7 @@ def taps_of_study(request: SearchRequest, modality: str) -> list[TapInfo]:
     if settings is None or isinstance(settings, GivenFeatures):
         known = [name for name, of in request.spec.backbones.items() if not isinstance(of, GivenFeatures)]
         raise SpecError([f"--modality: expected {' or '.join(known) or 'a network in the study'}, found {modality!r}."])
-    shape = shape_of(request.spec, request.data_root)
+    shape = shape_of(DataRequest.of(request.spec, request.home, request.data_root))
     model = build_backbone(
         settings,
         sample_shape=shape.inputs[modality],
@@ -128,5 +128,5 @@ def taps_of_study(request: SearchRequest, modality: str) -> list[TapInfo]:
     return list_taps(model, shape.inputs[modality])
 
 
-def _place(request: SearchRequest, listener: Listener) -> Place:
-    return Place(request.home, request.data_root, listener.progress)
+def _data_request(request: SearchRequest, listener: Listener) -> DataRequest:
+    return DataRequest.of(request.spec, request.home, request.data_root, listener.progress)

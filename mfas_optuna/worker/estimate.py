@@ -14,7 +14,7 @@ import torch
 
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
-from mfas_optuna.datasets import Dataset, DatasetShape, Split, shape_of
+from mfas_optuna.datasets import DataRequest, Dataset, DatasetShape, Split, shape_of
 from mfas_optuna.datasets.arrays import input_name
 from mfas_optuna.features.batch_size import DEFAULT_BATCH_SIZE
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet
@@ -72,7 +72,7 @@ def dry_run(request: SearchRequest) -> Estimate:
     spec = request.spec
     make_sampler(spec)  # Refuses what a search would refuse.
     device = choose_device(request.device)
-    shape = shape_of(spec, request.data_root)
+    shape = shape_of(DataRequest.of(spec, request.home, request.data_root))
     rng = np.random.default_rng(spec.search.seed)
     preparation_s: dict[str, float] = {}
     widths: dict[str, dict[str, int]] = {}

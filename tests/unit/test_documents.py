@@ -72,5 +72,5 @@ def test_the_sampler_alone_and_two_workers_at_once(tmp_path: Path, monkeypatch: 
     taken = [place for place in places(study) if place[0] >= 0]
     assert len({network for *_, network, _ in taken}) == len(taken)
     scheduled = Counter((iteration, depth) for iteration, depth, *_ in taken)
-    assert scheduled[0, 1] == 6
-    assert min(scheduled[0, 2], scheduled[0, 3]) >= 6
+    # A plain ask never waits: while the other worker is at the last network of a step, it takes one more.
+    assert min(scheduled[0, depth] for depth in (1, 2, 3)) >= 6

@@ -16,7 +16,7 @@ from mfas_optuna import datasets
 from mfas_optuna.errors import CacheError, HomeError, StudyMismatchError
 from mfas_optuna.prepare import Preparation, Prepared, check_home, locked, write_json
 from mfas_optuna.progress import Progress, silent
-from mfas_optuna.spec import StudySpec
+from mfas_optuna.spec import GivenFeatures, StudySpec
 
 VALUES: dict[str, Any] = {
     "title": "A study for tests",
@@ -97,12 +97,14 @@ def test_a_backbone_of_another_task_is_another(home: Path) -> None:
     assert prepared.fingerprint != plain.fingerprint
     assert (plain.backbones["image"].task, prepared.backbones["image"].task) == (None, "at_least_five")
     assert any("image (task at_least_five) alone scores" in text for text in said)
-    model = preparation._restore(preparation._data(), "image", prepared.backbones["image"])
+    settings = StudySpec.model_validate({**VALUES, "backbones": with_task()}).backbones["image"]
+    assert not isinstance(settings, GivenFeatures)
+    model = preparation._backbones.restore(preparation._data(), "image", settings, prepared.backbones["image"])
     split = preparation._data().splits["validation"]
     guesses = model(torch.tensor(split.inputs["image"])).argmax(dim=1).numpy()
     assert prepared.backbones["image"].validation_score == pytest.approx((guesses == (split.labels >= 5)).mean())
     # The search itself is for the target, on the same taps.
-    assert prepared.features.n_classes == 10
+    assert prepared.features.target.n_outputs == 10
     assert prepared.features.layout == plain.features.layout
     assert (prepared.features.labels("validation") == split.labels).all()
     said.clear()
@@ -122,7 +124,7 @@ def test_backbones_recorded_before_there_were_tasks_are_of_the_target(home: Path
 
 def test_scores_of_another_task_are_not_compared_with_the_papers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[str] = []
-    monkeypatch.setattr("mfas_optuna.prepare.compare_with_paper", lambda _, modality, __: compared.append(modality))
+    monkeypatch.setattr("mfas_optuna.datasets.compare_with_paper", lambda _, modality, __: compared.append(modality))
     make(home, backbones=with_task()).run()
     assert compared == ["audio"]
 
@@ -180,7 +182,7 @@ def test_backbones_of_other_data_are_refused_and_trained_again_by_force(home: Pa
 def test_unimodal_scores_are_compared_with_the_papers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for score, expected in ((0.70, "as hard as"), (0.95, "Warning: ")):
         comparison = datasets.Comparison(score < 0.9, f"{score}: as hard as" if score < 0.9 else f"{score}: easier")
-        monkeypatch.setattr("mfas_optuna.prepare.compare_with_paper", lambda *_, result=comparison: result)
+        monkeypatch.setattr("mfas_optuna.datasets.compare_with_paper", lambda *_, result=comparison: result)
         said: list[str] = []
         make(home, said).run()
         assert len(said) == 2

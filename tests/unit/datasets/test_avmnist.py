@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mfas_optuna.datasets import avmnist, load_dataset
-from mfas_optuna.datasets.shape import shape_of
+from mfas_optuna.datasets import DataRequest, avmnist, load_dataset, shape_of
 from mfas_optuna.errors import DataError, DataNotFoundError
 from mfas_optuna.spec import AvmnistSettings
 
@@ -70,11 +69,11 @@ def own_raw(tmp_path: Path) -> Path:
 
 
 def test_layout_and_determinism(raw: Path, tmp_path: Path) -> None:
-    first = load_dataset(SETTINGS, home=tmp_path / "1", data_root=raw)
-    second = load_dataset(SETTINGS, home=tmp_path / "2", data_root=raw)
+    first = load_dataset(DataRequest(SETTINGS, home=tmp_path / "1", data_root=raw))
+    second = load_dataset(DataRequest(SETTINGS, home=tmp_path / "2", data_root=raw))
     assert first.fingerprint == second.fingerprint
     assert first.modalities == ("audio", "image")
-    expected = shape_of(SETTINGS)
+    expected = shape_of(DataRequest(SETTINGS, Path(), None))
     for name, split in first.splits.items():
         assert len(split) == expected.n_samples[name]
         for modality, array in split.inputs.items():
@@ -83,25 +82,25 @@ def test_layout_and_determinism(raw: Path, tmp_path: Path) -> None:
             assert array[:].std() > 1
     assert "FSDD" not in first.card or "TIDIGITS" in first.card
     # Once built, the raw files are not needed.
-    assert load_dataset(SETTINGS, home=tmp_path / "1", data_root=None).fingerprint == first.fingerprint
+    assert load_dataset(DataRequest(SETTINGS, home=tmp_path / "1", data_root=None)).fingerprint == first.fingerprint
 
 
 def test_seed_changes_the_pairs(raw: Path, tmp_path: Path) -> None:
-    first = load_dataset(SETTINGS, home=tmp_path, data_root=raw)
-    other = load_dataset(SETTINGS.model_copy(update={"seed": 1}), home=tmp_path, data_root=raw)
+    first = load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=raw))
+    other = load_dataset(DataRequest(SETTINGS.model_copy(update={"seed": 1}), home=tmp_path, data_root=raw))
     assert (first.splits["train"].labels != other.splits["train"].labels).any()
 
 
 def test_the_spoken_digit_is_the_written_one(raw: Path, tmp_path: Path) -> None:
     """Without noise the loudest frequency is the tone of the label's digit."""
     loud = SETTINGS.model_copy(update={"snr_db": 60.0})
-    split = load_dataset(loud, home=tmp_path, data_root=raw).splits["train"]
+    split = load_dataset(DataRequest(loud, home=tmp_path, data_root=raw)).splits["train"]
     peaks_hz = split.inputs["audio"][:, 0].astype(float).mean(axis=2).argmax(axis=1) * 8000 / 222
     np.testing.assert_allclose(peaks_hz, 300 + 300 * split.labels, atol=60)
 
 
 def test_at_least_five_is_of_the_digit(raw: Path, tmp_path: Path) -> None:
-    dataset = load_dataset(SETTINGS, home=tmp_path, data_root=raw)
+    dataset = load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=raw))
     assert set(dataset.tasks) == set(SETTINGS.tasks)
     for split in dataset.splits.values():
         assert [int(label in (5, 6, 7, 8, 9)) for label in split.labels] == split.tasks["at_least_five"].tolist()
@@ -119,7 +118,7 @@ def test_the_label_of_the_noise_is_its_class(own_raw: Path, tmp_path: Path) -> N
     with (own_raw / "esc50" / "meta" / "esc50.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["filename", "fold", "target", "category", "esc10", "src_file", "take"], *rows])
     loud = SETTINGS.model_copy(update={"snr_db": -60.0})
-    dataset = load_dataset(loud, home=tmp_path, data_root=own_raw)
+    dataset = load_dataset(DataRequest(loud, home=tmp_path, data_root=own_raw))
     assert dataset.tasks["noise"] == 3
     assert "rooster, rain, helicopter" in dataset.card
     for split in dataset.splits.values():
@@ -133,7 +132,7 @@ def test_a_table_without_classes_is_named(own_raw: Path, tmp_path: Path) -> None
     table = own_raw / "esc50" / "meta" / "esc50.csv"
     table.write_text(table.read_text().replace("target", "goal"))
     with pytest.raises(DataError, match=r"esc50.csv: expected ESC-50's table with filename, fold, target"):
-        load_dataset(SETTINGS, home=tmp_path, data_root=own_raw)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=own_raw))
 
 
 def test_recordings_and_clips_are_split(raw: Path) -> None:
@@ -154,7 +153,7 @@ def test_images_of_the_splits_are_disjoint(raw: Path, tmp_path: Path) -> None:
     every = AvmnistSettings(
         name="avmnist", n_train=220, n_validation=50, n_test=60, degradation="residual", pca_components=1
     )
-    splits = load_dataset(every, home=tmp_path, data_root=raw).splits
+    splits = load_dataset(DataRequest(every, home=tmp_path, data_root=raw)).splits
     seen = {name: {row.tobytes() for row in split.inputs["image"]} for name, split in splits.items()}
     assert {name: len(rows) for name, rows in seen.items()} == {"train": 220, "validation": 20, "test": 60}
     assert len(seen["train"] | seen["validation"] | seen["test"]) == 300
@@ -174,7 +173,7 @@ def test_pca_energy_is_the_other_way_to_say_it(raw: Path, tmp_path: Path) -> Non
     energy = AvmnistSettings(
         name="avmnist", n_train=100, n_validation=50, n_test=50, pca_components=None, pca_energy=0.25
     )
-    assert " leading principal components" in load_dataset(energy, home=tmp_path, data_root=raw).card
+    assert " leading principal components" in load_dataset(DataRequest(energy, home=tmp_path, data_root=raw)).card
 
 
 # Raw files that are missing or damaged.
@@ -182,7 +181,7 @@ def test_pca_energy_is_the_other_way_to_say_it(raw: Path, tmp_path: Path) -> Non
 
 def test_without_a_folder_the_message_says_what_to_get(tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError) as caught:
-        load_dataset(SETTINGS, home=tmp_path, data_root=None)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None))
     message = str(caught.value)
     for part in ("mnist/", "fsdd/", "esc50/", "train-images-idx3-ubyte.gz", "--data-root", "MFAS_DATA", "digits"):
         assert part in message
@@ -193,7 +192,7 @@ def test_only_what_is_missing_is_asked_for(own_raw: Path, tmp_path: Path) -> Non
     (own_raw / "mnist" / "t10k-labels-idx1-ubyte.gz").unlink()
     (own_raw / "esc50" / "meta" / "esc50.csv").unlink()
     with pytest.raises(DataNotFoundError) as caught:
-        load_dataset(SETTINGS, home=tmp_path, data_root=own_raw)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=own_raw))
     message = str(caught.value)
     assert "missing: t10k-labels-idx1-ubyte.gz" in message
     assert "missing: meta/esc50.csv" in message
@@ -204,14 +203,14 @@ def test_missing_clips_are_counted(own_raw: Path, tmp_path: Path) -> None:
     for file in list((own_raw / "esc50" / "audio").glob("*-B-0.wav")):
         file.unlink()
     with pytest.raises(DataNotFoundError, match=r"5 of the 10 ESC-10 clips .*1-1-B-0.wav, .* \.\.\."):
-        load_dataset(SETTINGS, home=tmp_path, data_root=own_raw)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=own_raw))
 
 
 def test_a_truncated_archive_is_named(own_raw: Path, tmp_path: Path) -> None:
     file = own_raw / "mnist" / "train-images-idx3-ubyte.gz"
     os.truncate(file, file.stat().st_size // 2)
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz: not a whole gzipped IDX file"):
-        load_dataset(SETTINGS, home=tmp_path, data_root=own_raw)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=own_raw))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +220,7 @@ def test_a_truncated_archive_is_named(own_raw: Path, tmp_path: Path) -> None:
 def test_wrong_labels_are_named(own_raw: Path, tmp_path: Path, labels: np.ndarray, message: str) -> None:
     write_idx(own_raw / "mnist" / "train-labels-idx1-ubyte.gz", labels)
     with pytest.raises(DataError, match=message):
-        load_dataset(SETTINGS, home=tmp_path, data_root=own_raw)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=own_raw))
 
 
 def test_idx_of_another_type_is_refused(tmp_path: Path) -> None:
@@ -234,14 +233,14 @@ def test_idx_of_another_type_is_refused(tmp_path: Path) -> None:
 def test_a_recording_that_cannot_be_read_is_named(own_raw: Path, tmp_path: Path) -> None:
     (own_raw / "fsdd" / "recordings" / "4_theo_5.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match=r"4_theo_5.wav: not a readable recording"):
-        load_dataset(SETTINGS, home=tmp_path, data_root=own_raw)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=own_raw))
 
 
 def test_a_digit_without_recordings_is_named(own_raw: Path, tmp_path: Path) -> None:
     for index in (5, 9):
         (own_raw / "fsdd" / "recordings" / f"7_theo_{index}.wav").unlink()
     with pytest.raises(DataError, match=r"no recording of \[7\] for the validation split"):
-        load_dataset(SETTINGS, home=tmp_path, data_root=own_raw)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=own_raw))
 
 
 # The real files.
@@ -251,7 +250,7 @@ def test_a_digit_without_recordings_is_named(own_raw: Path, tmp_path: Path) -> N
 def test_real_files(tmp_path: Path) -> None:
     root = Path(os.environ["MFAS_DATA"])
     tiny = AvmnistSettings(name="avmnist", n_train=200, n_validation=100, n_test=100)
-    dataset = load_dataset(tiny, home=tmp_path, data_root=root)
+    dataset = load_dataset(DataRequest(tiny, home=tmp_path, data_root=root))
     assert "60,000 and 10,000 real images" in dataset.card
     assert "5 leading principal components of the training images kept, 33%" in dataset.card
     # The darkest and the brightest values leave room: nothing is clipped.

@@ -10,6 +10,7 @@ import pytest
 from mfas_optuna.datasets import Dataset, Split, check
 from mfas_optuna.datasets.dataset import SPLIT_NAMES
 from mfas_optuna.errors import DataError
+from mfas_optuna.target import Target
 
 
 def make_split(n: int = 6) -> Split:
@@ -23,7 +24,7 @@ def make_split(n: int = 6) -> Split:
 
 def make_dataset(**changes: Split) -> Dataset:
     splits = {"train": make_split(), "validation": make_split(), "test": make_split()} | changes
-    return Dataset("toy", "Random numbers.", 3, splits, "0" * 64)
+    return Dataset("toy", "Random numbers.", Target.of_classes(3), splits, "0" * 64)
 
 
 def test_sound_data_pass() -> None:
@@ -43,10 +44,10 @@ def test_every_problem_is_listed_at_once() -> None:
     with pytest.raises(DataError) as caught:
         check(make_dataset(train=train, validation=validation, test=empty))
     assert str(caught.value).splitlines() == [
-        "toy train, labels: 2 out of range, the first at row 2: expected 0 to 2, found 3.",
+        "toy train, labels: 2 out of range, the first at row 2: expected 0 to 2, found 3. Mend the labels.",
         "toy train, image: NaN or infinity in 2 rows, the first is row 3. Mend or leave out these rows.",
         "toy validation, audio: 4 rows for 6 labels. Each label needs one row.",
-        "toy test: the split is empty.",
+        "toy test: the split is empty. Add samples.",
     ]
 
 
@@ -57,13 +58,13 @@ def test_wrong_types_and_missing_parts_are_named() -> None:
     with pytest.raises(DataError) as caught:
         check(make_dataset(train=train, test=test))
     message = str(caught.value)
-    assert "train: labels must be a row of int64, found int32 [6]" in message
+    assert "train: labels must be int64 [6], found int32 [6]" in message
     assert "train, image: expected uint8 or float32, found float64" in message
     assert "test, image: the modality is missing" in message
 
     splits = {"train": make_split()}
-    with pytest.raises(DataError, match=r"validation: the split is missing.\n.*test: the split is missing"):
-        check(Dataset("toy", "", 3, splits, ""))
+    with pytest.raises(DataError, match=r"validation: the split is missing\. Add it\.\n.*test: the split is missing"):
+        check(Dataset("toy", "", Target.of_classes(3), splits, ""))
 
 
 def make_with_tasks(**changes: np.ndarray) -> Dataset:
@@ -81,7 +82,7 @@ def test_the_data_of_a_task_have_its_labels_and_classes() -> None:
     check(dataset)
     assert dataset.for_task(None) is dataset
     colour = dataset.for_task("colour")
-    assert (colour.n_classes, colour.fingerprint) == (5, dataset.fingerprint)
+    assert (colour.target.n_outputs, colour.fingerprint) == (5, dataset.fingerprint)
     assert colour.splits["train"].labels.tolist() == [0, 4, 3, 2, 1, 0]
     assert colour.splits["train"].inputs is dataset.splits["train"].inputs
     assert colour.splits["test"].labels.tolist() == [0] * 6
@@ -95,7 +96,7 @@ def test_labels_of_tasks_are_checked() -> None:
     with pytest.raises(DataError) as caught:
         check(make_with_tasks(shape=np.array([0, 1, 0, 2, 0, 0]), colour=np.zeros(5, np.int64)))
     assert str(caught.value).splitlines() == [
-        "toy train, shape, labels: 1 out of range, the first at row 3: expected 0 to 1, found 2.",
+        "toy train, shape, labels: 1 out of range, the first at row 3: expected 0 to 1, found 2. Mend the labels.",
         "toy train, colour: 5 labels for 6 pairs. Each pair needs one.",
     ]
 
@@ -104,4 +105,4 @@ def test_a_problem_far_down_a_long_array_is_found() -> None:
     long = Split({"image": np.zeros((3000, 1, 2, 2), np.float32)}, np.zeros(3000, np.int64))
     long.inputs["image"][2999, 0, 1, 0] = -np.inf
     with pytest.raises(DataError, match="row 2999"):
-        check(Dataset("toy", "", 3, {"train": long, "validation": long, "test": long}, ""))
+        check(Dataset("toy", "", Target.of_classes(3), {"train": long, "validation": long, "test": long}, ""))

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mfas_optuna.datasets import Dataset, build_dataset, digits, load_dataset, speech, store
-from mfas_optuna.datasets.shape import shape_of
+from mfas_optuna.datasets import DataRequest, Dataset, build_dataset, digits, load_dataset, shape_of, speech, store
 from mfas_optuna.errors import CacheError, HomeError
 from mfas_optuna.spec import DigitsSettings
 
@@ -19,20 +18,22 @@ SETTINGS = DigitsSettings(name="digits", n_train=120, n_validation=60, n_test=60
 
 
 def load(home: Path, settings: DigitsSettings = SETTINGS) -> Dataset:
-    return load_dataset(settings, home=home, data_root=None)
+    return load_dataset(DataRequest(settings, home=home, data_root=None))
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
-    build_dataset(SETTINGS, home=home, data_root=None)
+    build_dataset(DataRequest(SETTINGS, home=home, data_root=None))
     return home
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A home of its own that a test may damage."""
-    return build_dataset(SETTINGS, home=tmp_path, data_root=None)
+    folder = build_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None)).folder
+    assert folder is not None
+    return folder
 
 
 # Content.
@@ -40,8 +41,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_layout(home: Path) -> None:
     dataset = load(home)
-    expected = shape_of(SETTINGS)
-    assert (dataset.name, dataset.n_classes, dataset.modalities) == ("digits", 10, ("audio", "image"))
+    expected = shape_of(DataRequest(SETTINGS, Path(), None))
+    assert (dataset.name, dataset.target.n_outputs, dataset.modalities) == ("digits", 10, ("audio", "image"))
     for name, split in dataset.splits.items():
         assert len(split) == expected.n_samples[name]
         assert {modality: array.shape[1:] for modality, array in split.inputs.items()} == expected.inputs
@@ -66,9 +67,11 @@ def test_same_settings_same_bytes(home: Path, tmp_path: Path) -> None:
 def test_other_settings_other_content_and_folder(home: Path, tmp_path: Path, change: dict[str, float]) -> None:
     other = SETTINGS.model_copy(update=change)
     assert load(tmp_path, other).fingerprint != load(home).fingerprint
-    assert build_dataset(other, home=tmp_path, data_root=None).name != build_dataset(
-        SETTINGS, home=home, data_root=None
-    ).name  # fmt: skip
+    folders = [
+        build_dataset(DataRequest(settings, home=where, data_root=None)).folder
+        for settings, where in ((other, tmp_path), (SETTINGS, home))
+    ]
+    assert len({folder.name for folder in folders if folder is not None}) == 2
 
 
 def test_no_image_is_in_two_splits(home: Path) -> None:
@@ -115,16 +118,16 @@ def test_clean_speech_can_be_told_apart() -> None:
 
 def test_progress_reaches_its_end(tmp_path: Path) -> None:
     news: list[tuple[str, int, int]] = []
-    build_dataset(SETTINGS, home=tmp_path, data_root=None, progress=lambda *fact: news.append(fact))
+    build_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None, progress=lambda *fact: news.append(fact)))
     assert news[0][1] == 0
     assert news[-1] == ("spoken digits", 240, 240)
 
 
 def test_built_data_are_used_again_and_forced_anew(folder: Path, tmp_path: Path) -> None:
     before = (folder / store.MANIFEST).stat().st_mtime_ns
-    assert build_dataset(SETTINGS, home=tmp_path, data_root=None) == folder
+    assert build_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None)).folder == folder
     assert (folder / store.MANIFEST).stat().st_mtime_ns == before
-    assert build_dataset(SETTINGS, home=tmp_path, data_root=None, force=True) == folder
+    assert build_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None), force=True).folder == folder
     assert (folder / store.MANIFEST).stat().st_mtime_ns != before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -144,12 +147,12 @@ def garble_header(file: Path) -> None:
 
 
 def forget_tasks(folder: Path) -> None:
-    """Make of built data what they were before there were tasks."""
+    """Make of built data what they would be without labels of tasks."""
     manifest = json.loads((folder / store.MANIFEST).read_text())
     for file in folder.glob("*.labels-*.npy"):
         del manifest["arrays"][file.name]
         file.unlink()
-    del manifest["tasks"]
+    manifest["tasks"] = {}
     (folder / store.MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -159,11 +162,11 @@ def test_data_without_tasks_are_built_again_once_one_is_asked_for(folder: Path, 
     older = load(tmp_path)
     assert older.tasks == {}
     assert older.fingerprint == before.fingerprint
-    again = load_dataset(SETTINGS, home=tmp_path, data_root=None, tasks=["at_least_five"])
+    again = load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None, tasks=["at_least_five"]))
     assert again.fingerprint == before.fingerprint
     assert again.tasks == {"at_least_five": 2}
     changed = (folder / store.MANIFEST).stat().st_mtime_ns
-    load_dataset(SETTINGS, home=tmp_path, data_root=None, tasks=["at_least_five"])
+    load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None, tasks=["at_least_five"]))
     assert (folder / store.MANIFEST).stat().st_mtime_ns == changed
 
 
@@ -177,7 +180,7 @@ def test_a_damaged_array_is_noticed(folder: Path, tmp_path: Path, damage: object
         load(tmp_path)
     assert str(folder / name) in str(caught.value)
     assert "data of digits" in str(caught.value)
-    build_dataset(SETTINGS, home=tmp_path, data_root=None, force=True)
+    build_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None), force=True)
     load(tmp_path)
 
 
@@ -218,6 +221,6 @@ def test_leftovers_of_a_crash_go_after_a_day(tmp_path: Path) -> None:
         leftover.mkdir(parents=True)
         changed = leftover.stat().st_mtime - age_s
         os.utime(leftover, (changed, changed))
-    build_dataset(SETTINGS, home=tmp_path, data_root=None)
+    build_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None))
     assert not (tmp_path / "data" / ".building-old").exists()
     assert (tmp_path / "data" / ".building-young").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mfas_optuna.datasets import load_dataset
+from mfas_optuna.datasets import DataRequest, load_dataset
 from mfas_optuna.errors import CacheError, DataError, DataNotFoundError
 from mfas_optuna.spec import AvmnistSettings
 
@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_splits_and_values(root: Path, tmp_path: Path) -> None:
-    dataset = load_dataset(SETTINGS, home=tmp_path, data_root=root)
+    dataset = load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=root))
     train, validation, test = (dataset.splits[name] for name in ("train", "validation", "test"))
     assert (len(train), len(validation), len(test)) == (100, 50, 50)
     images, audio = np.load(root / "images" / "train_data.npy"), np.load(root / "audio" / "train_data.npy")
@@ -51,7 +51,7 @@ def test_both_shapes_give_the_same(root: Path, tmp_path: Path, shape: tuple[int,
     for split in ("train", "test"):
         file = root / "audio" / f"{split}_data.npy"
         np.save(file, np.load(file).reshape(-1, *shape))
-    dataset = load_dataset(SETTINGS, home=tmp_path, data_root=root)
+    dataset = load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=root))
     assert dataset.splits["test"].inputs["audio"].shape == (50, 1, 112, 112)
 
 
@@ -59,9 +59,9 @@ def test_missing_files_are_all_named(root: Path, tmp_path: Path) -> None:
     (root / "audio" / "test_data.npy").unlink()
     (root / "train_labels.npy").unlink()
     with pytest.raises(DataNotFoundError, match=r"test_data.npy, .*train_labels.npy.*--data-root or MFAS_DATA"):
-        load_dataset(SETTINGS, home=tmp_path, data_root=root)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=root))
     with pytest.raises(DataNotFoundError, match="no folder of raw data was named"):
-        load_dataset(SETTINGS, home=tmp_path, data_root=None)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None))
 
 
 def test_all_problems_of_the_arrays_at_once(root: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_all_problems_of_the_arrays_at_once(root: Path, tmp_path: Path) -> None:
     np.save(root / "images" / "test_data.npy", np.zeros((N_TEST, 783), np.uint8))
     np.save(root / "test_labels.npy", np.zeros(N_TEST))
     with pytest.raises(DataError) as caught:
-        load_dataset(SETTINGS, home=tmp_path, data_root=root)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=root))
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert "test_labels.npy: expected a row of whole numbers, found float64 [60]" in lines[0]
@@ -85,9 +85,9 @@ def test_content_is_checked(root: Path, tmp_path: Path) -> None:
     audio[[3, 120]] = np.nan
     np.save(root / "audio" / "train_data.npy", audio)
     with pytest.raises(DataError) as caught:
-        load_dataset(SETTINGS, home=tmp_path, data_root=root)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=root))
     assert str(caught.value).splitlines() == [
-        "avmnist train, labels: 1 out of range, the first at row 7: expected 0 to 9, found 12.",
+        "avmnist train, labels: 1 out of range, the first at row 7: expected 0 to 9, found 12. Mend the labels.",
         "avmnist train, audio: NaN or infinity in 1 rows, the first is row 3. Mend or leave out these rows.",
         "avmnist validation, audio: NaN or infinity in 1 rows, the first is row 10. Mend or leave out these rows.",
     ]
@@ -96,18 +96,18 @@ def test_content_is_checked(root: Path, tmp_path: Path) -> None:
 def test_pickled_objects_are_refused(root: Path, tmp_path: Path) -> None:
     np.save(root / "train_labels.npy", np.array([{"a": 1}] * N_TRAIN, dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match=r"train_labels.npy: not a readable .npy array"):
-        load_dataset(SETTINGS, home=tmp_path, data_root=root)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=root))
 
 
 def test_too_few_rows_for_validation(root: Path, tmp_path: Path) -> None:
     many = SETTINGS.model_copy(update={"n_validation": N_TRAIN})
     with pytest.raises(DataError, match="160 training pairs cannot give n_validation = 160"):
-        load_dataset(many, home=tmp_path, data_root=root)
+        load_dataset(DataRequest(many, home=tmp_path, data_root=root))
 
 
 def test_other_arrays_are_not_taken_for_those_built(root: Path, tmp_path: Path) -> None:
-    load_dataset(SETTINGS, home=tmp_path, data_root=root)
-    load_dataset(SETTINGS, home=tmp_path, data_root=None)
+    load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=root))
+    load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None))
     np.save(root / "test_labels.npy", np.zeros(N_TEST, np.int64))
     with pytest.raises(CacheError, match="built from other arrays"):
-        load_dataset(SETTINGS, home=tmp_path, data_root=root)
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=root))

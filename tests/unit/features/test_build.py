@@ -25,6 +25,7 @@ from mfas_optuna.errors import DataError, HomeError
 from mfas_optuna.features import build, extract
 from mfas_optuna.features.build import Source, build_features
 from mfas_optuna.features.cache import FeatureSet, open_features
+from mfas_optuna.target import Target
 
 CPU = torch.device("cpu")
 KEY = {"dataset": "random"}
@@ -69,7 +70,7 @@ def dataset() -> Dataset:
             array[:, 0, 0, 0] = np.arange(first, first + n)
         splits[name] = Split(inputs, rng.integers(0, 3, n))
         first += n
-    return Dataset("random", "A card.", 3, splits, "fingerprint")
+    return Dataset("random", "A card.", Target.of_classes(3), splits, "fingerprint")
 
 
 def sources() -> dict[str, Source]:

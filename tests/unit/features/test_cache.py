@@ -12,6 +12,7 @@ import pytest
 
 from mfas_optuna.errors import CacheError, DataError, HomeError
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet, open_features, write_features
+from mfas_optuna.target import Target
 
 KEY = {"data": "abc", "backbones": {"audio": "1", "image": "2"}, "dtype": "float32"}
 WIDTHS = {"audio": {"conv1": 2, "conv2": 3}, "image": {"conv1": 4}}
@@ -28,7 +29,14 @@ def arrays(seed: int = 0) -> dict[str, Any]:
 
 
 def write(folder: Path, seed: int = 0, **changes: Any) -> None:
-    values = {"key": KEY, "card": "A card.", "widths": WIDTHS, "n_classes": 3, **arrays(seed), **changes}
+    values = {
+        "key": KEY,
+        "card": "A card.",
+        "widths": WIDTHS,
+        "target": Target.of_classes(3),
+        **arrays(seed),
+        **changes,
+    }
     write_features(folder, **values)
 
 
@@ -53,7 +61,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
     stored = opened.matrix("train").astype(np.float64)
     assert opened.mean == pytest.approx(stored.mean(axis=0), rel=1e-6)
     assert opened.std == pytest.approx(stored.std(axis=0), rel=1e-6)
-    assert (opened.n_classes, opened.card) == (3, "A card.")
+    assert (opened.target, opened.card) == (Target.of_classes(3), "A card.")
 
 
 def test_rows_that_half_precision_would_change_are_kept_and_it_is_said(tmp_path: Path) -> None:
@@ -119,11 +127,18 @@ def test_damage_is_noticed_and_named(folder: Path, name: str, damage: Callable[[
     assert REBUILD in str(raised.value)
 
 
-@pytest.mark.parametrize("what", ["mean", "std", "spans", "card", "n_classes", "dtype"])
+@pytest.mark.parametrize("what", ["mean", "std", "spans", "card", "target", "dtype"])
 def test_an_altered_manifest_is_noticed(folder: Path, what: str) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    others = {"mean": [0.0] * 9, "std": [1.0] * 9, "card": "Another.", "n_classes": 4, "spans": {}, "dtype": "float32"}
+    others = {
+        "mean": [0.0] * 9,
+        "std": [1.0] * 9,
+        "card": "Another.",
+        "target": {"kind": "multilabel", "names": ["0", "1", "2"]},
+        "spans": {},
+        "dtype": "float32",
+    }
     manifest[what] = others[what]
     path.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(CacheError, match="its own SHA-256"):
@@ -132,8 +147,8 @@ def test_an_altered_manifest_is_noticed(folder: Path, what: str) -> None:
 
 def test_another_format_version_is_refused(folder: Path) -> None:
     path = folder / "manifest.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"version": 2', '"version": 1'), encoding="utf-8")
-    with pytest.raises(CacheError, match="expected format 2, found 1"):
+    path.write_text(path.read_text(encoding="utf-8").replace('"version": 3', '"version": 1'), encoding="utf-8")
+    with pytest.raises(CacheError, match="expected format 3, found 1"):
         open_(folder)
 
 
