@@ -7,6 +7,7 @@ each, or by `splits.npy` beside them with a name for each row; those that are mi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -243,21 +244,15 @@ def _are_whole(labels: Array) -> bool:
 
 def label_problems(splits: Mapping[str, Sequence[Sample]], target: Target) -> Iterator[Problem]:
     """Yield the samples whose label is out of range, not finite, or of another width than the target."""
-    for split, samples in splits.items():
-        for sample in samples:
-            value = np.asarray(sample.label)
-            if target.kind == "regression":
-                is_wrong, expected = not np.isfinite(value).all(), "finite numbers"
-            else:
-                most = target.n_outputs - 1 if target.kind == "multiclass" else 1
-                is_wrong, expected = bool((value < 0).any() or (value > most).any()), f"0 to {most}"
-            if is_wrong or (target.kind != "multiclass" and value.shape != (target.n_outputs,)):
-                yield Problem(
-                    sample.name,
-                    f"label: expected {expected}, found {value.tolist()}.",
-                    _LEAVE_OUT,
-                    sample.name,
-                )
+    for sample in itertools.chain.from_iterable(splits.values()):
+        value = np.asarray(sample.label)
+        if target.kind == "regression":
+            is_wrong, expected = not np.isfinite(value).all(), "finite numbers"
+        else:
+            most = target.n_outputs - 1 if target.kind == "multiclass" else 1
+            is_wrong, expected = bool((value < 0).any() or (value > most).any()), f"0 to {most}"
+        if is_wrong or (target.kind != "multiclass" and value.shape != (target.n_outputs,)):
+            yield Problem(sample.name, f"label: expected {expected}, found {value.tolist()}.", _LEAVE_OUT, sample.name)
 
 
 def absent_from(
