@@ -13,7 +13,41 @@ from mfas_optuna.target import TargetKind
 MAX_PAIRS = 100_000_000
 
 
-class DigitsSettings(Settings):
+class DataSettings(Settings):
+    """What all data sets have in common."""
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """What is predicted."""
+        return "multiclass"
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """Number of classes of every task that there are labels for besides the target."""
+        return {}
+
+
+class OwnData(DataSettings):
+    """What data of the user's have in common."""
+
+    target: TargetKind = "multiclass"
+    """What is predicted: one class of several, any number of labels, or values (regression)."""
+    classes: list[str] | None = Field(default=None, min_length=1)
+    """Names of the classes, labels or values, in order; absent: their numbers, as many as occur."""
+    validation_fraction: float = Field(default=0.15, gt=0, lt=1)
+    """Part of the training samples that becomes the validation split, stratified, when there is none."""
+    test_fraction: float = Field(default=0.15, gt=0, lt=1)
+    """Part of the training samples that becomes the test split, stratified, when there is none."""
+    seed: Seed = 0
+    """Seed of the splits that are made."""
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """What is predicted."""
+        return self.target
+
+
+class DigitsSettings(DataSettings):
     """The embedded data set: scikit-learn's real 8x8 digits with spoken digits synthesised here."""
 
     name: Literal["digits"]
@@ -36,13 +70,8 @@ class DigitsSettings(Settings):
         """Number of classes of every task that there are labels for besides the target."""
         return {"at_least_five": 2}
 
-    @property
-    def target_kind(self) -> TargetKind:
-        """What is predicted."""
-        return "multiclass"
 
-
-class AvmnistSettings(Settings):
+class AvmnistSettings(DataSettings):
     """AV-MNIST, built from raw MNIST, spoken digits (FSDD) and environmental noise (ESC-10)."""
 
     name: Literal["avmnist"]
@@ -72,11 +101,6 @@ class AvmnistSettings(Settings):
         """Number of classes of every task that there are labels for besides the target."""
         return {"at_least_five": 2, "noise": 10} if self.source == "raw" else {}
 
-    @property
-    def target_kind(self) -> TargetKind:
-        """What is predicted."""
-        return "multiclass"
-
     @model_validator(mode="before")
     @classmethod
     def _energy_instead(cls, values: Any) -> Any:
@@ -91,7 +115,7 @@ class AvmnistSettings(Settings):
         return self
 
 
-class NtuSettings(Settings):
+class NtuSettings(DataSettings):
     """NTU RGB+D: RGB videos and Kinect skeletons of actions, in the files of its authors."""
 
     name: Literal["ntu"]
@@ -108,18 +132,8 @@ class NtuSettings(Settings):
     n_skeleton_frames: int = Field(default=32, ge=2, le=512)
     """Skeleton frames of a sample, evenly spaced, interpolated."""
 
-    @property
-    def target_kind(self) -> TargetKind:
-        """What is predicted."""
-        return "multiclass"
 
-    @property
-    def tasks(self) -> dict[str, int]:
-        """Number of classes of every task that there are labels for besides the target."""
-        return {}
-
-
-class MmimdbSettings(Settings):
+class MmimdbSettings(DataSettings):
     """MM-IMDB: posters and plots of films with their genres, in the files of its authors."""
 
     name: Literal["mmimdb"]
@@ -141,42 +155,17 @@ class MmimdbSettings(Settings):
         """What is predicted."""
         return "multilabel"
 
-    @property
-    def tasks(self) -> dict[str, int]:
-        """Number of classes of every task that there are labels for besides the target."""
-        return {}
 
-
-class ArraysSettings(Settings):
+class ArraysSettings(OwnData):
     """Features that you have extracted already: an array for each modality and layer."""
 
     name: Literal["arrays"]
     """Which data set."""
     folder: str
     """Folder of the arrays, relative to the study file."""
-    target: TargetKind = "multiclass"
-    """What is predicted: one class of several, any number of labels, or values (regression)."""
-    classes: list[str] | None = Field(default=None, min_length=1)
-    """Names of the classes, labels or values, in order; absent: their numbers, as many as occur."""
-    validation_fraction: float = Field(default=0.15, gt=0, lt=1)
-    """Part of the training samples that becomes the validation split, stratified, when there is none."""
-    test_fraction: float = Field(default=0.15, gt=0, lt=1)
-    """Part of the training samples that becomes the test split, stratified, when there is none."""
-    seed: Seed = 0
-    """Seed of the splits that are made."""
-
-    @property
-    def target_kind(self) -> TargetKind:
-        """What is predicted."""
-        return self.target
-
-    @property
-    def tasks(self) -> dict[str, int]:
-        """Number of classes of every task that there are labels for besides the target."""
-        return {}
 
 
-class PythonSettings(Settings):
+class PythonSettings(OwnData):
     """Your own data: a Python file beside the study with a function that returns a PyTorch `Dataset` for each split."""
 
     name: Literal["python"]
@@ -186,28 +175,8 @@ class PythonSettings(Settings):
     dataset: str = "dataset"
     """Name of a function in it: given "train", "validation" or "test" it returns that split, something with a length
     whose items are ({modality: array or tensor}, target); or None when there is no such split."""
-    target: TargetKind = "multiclass"
-    """What is predicted: one class of several, any number of labels, or values (regression)."""
-    classes: list[str] | None = Field(default=None, min_length=1)
-    """Names of the classes, labels or values, in order; absent: their numbers, as many as occur."""
     version: str = ""
     """Change it when the data change although the file does not: then they are read again."""
-    validation_fraction: float = Field(default=0.15, gt=0, lt=1)
-    """Part of the training samples that becomes the validation split, stratified, when there is none."""
-    test_fraction: float = Field(default=0.15, gt=0, lt=1)
-    """Part of the training samples that becomes the test split, stratified, when there is none."""
-    seed: Seed = 0
-    """Seed of the splits that are made."""
-
-    @property
-    def target_kind(self) -> TargetKind:
-        """What is predicted."""
-        return self.target
-
-    @property
-    def tasks(self) -> dict[str, int]:
-        """Number of classes of every task that there are labels for besides the target."""
-        return {}
 
 
 DatasetSettings = Annotated[
