@@ -45,6 +45,7 @@ __all__ = [
     "Problem",
     "Split",
     "build_dataset",
+    "built_fingerprint",
     "check",
     "compare_with_paper",
     "identity",
@@ -132,6 +133,19 @@ def shape_of(request: DataRequest) -> DatasetShape:
     if source is None:
         raise AssertionError("unreachable")
     return shape.of_source(source)
+
+
+def built_fingerprint(request: DataRequest) -> str | None:
+    """Return the fingerprint of the data that are built, None when there are none; their arrays are not looked at.
+
+    Raises:
+        CacheError: Their manifest is damaged.
+    """
+    values = _settings(request)
+    folder = store.final_folder(request.home, request.settings.name, values)
+    if not folder.exists():
+        return None
+    return store.manifest_fingerprint(store.read_manifest(folder, request.settings.name, values))
 
 
 def load_dataset(request: DataRequest) -> Dataset:

@@ -201,7 +201,7 @@ def read(folder: Path, name: str, settings: Mapping[str, Any]) -> Dataset:
     """
     manifest = read_manifest(folder, name, settings)
     arrays = manifest["arrays"]
-    splits, digests = {}, {}
+    splits = {}
     for split in SPLIT_NAMES:
         files = {what: array_file(folder, split, what) for what in (_LABELS, *manifest["modalities"])}
         loaded = {what: _read_array(file, name, arrays) for what, file in files.items()}
@@ -211,17 +211,27 @@ def read(folder: Path, name: str, settings: Mapping[str, Any]) -> Dataset:
             for task in manifest["tasks"]
         }
         splits[split] = Split(loaded, labels, tasks)
-        digests.update({file.name: arrays[file.name]["sha256"] for file in files.values()})
     return Dataset(
         name,
         manifest["card"],
         Target.from_record(manifest["target"]),
         splits,
-        fingerprint(digests),
+        manifest_fingerprint(manifest),
         manifest["tasks"],
         manifest["layouts"],
         manifest["stand_in"],
     )
+
+
+def manifest_fingerprint(manifest: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the data that a manifest describes: of inputs and labels, not of tasks."""
+    digests = {
+        file: manifest["arrays"][file]["sha256"]
+        for split in SPLIT_NAMES
+        for file in (array_file(Path(), split, what).name for what in (_LABELS, *manifest["modalities"]))
+        if file in manifest["arrays"]
+    }
+    return fingerprint(digests)
 
 
 def file_digest(file: Path) -> str:

@@ -131,6 +131,7 @@ class Preparation:
                 for modality, settings in self._spec.backbones.items()
                 if not isinstance(settings, GivenFeatures)
             }
+            self._check_same_data(self._built_fingerprint(), backbones)
             self._check_recorded(backbones, recorded)
             self._compare_with_paper(backbones)
             features, key = self._features(backbones)
@@ -222,7 +223,7 @@ class Preparation:
         if folder.exists() and not self._force:
             return open_features(folder, identity, rebuild_command=self._rebuild_command), key
         dataset = self._data()
-        self._check_same_data(dataset, backbones)
+        self._check_same_data(dataset.fingerprint, backbones)
         started = time.perf_counter()
         if backbones:
             self._extract(folder, identity, dataset, backbones)
@@ -275,9 +276,20 @@ class Preparation:
             say=self._say,
         )
 
-    def _check_same_data(self, dataset: Dataset, backbones: Mapping[str, TrainedBackbone]) -> None:
+    def _built_fingerprint(self) -> str | None:
+        """Return which data are built, as far as that can be told without looking at them."""
+        if self._loaded is not None:
+            return self._loaded.fingerprint
+        try:
+            return datasets.built_fingerprint(self._wanted)
+        except CacheError:  # Damaged, and perhaps not needed; whoever loads them says so.
+            return None
+
+    def _check_same_data(self, data: str | None, backbones: Mapping[str, TrainedBackbone]) -> None:
         """Refuse backbones of other data: with another split they may have been trained on what would test them."""
-        stale = [modality for modality, trained in backbones.items() if trained.data != dataset.fingerprint]
+        if data is None:
+            return
+        stale = [modality for modality, trained in backbones.items() if trained.data != data]
         if stale:
             raise CacheError(
                 f"The data in {self._home / 'data'} are not those that the stored backbones of {', '.join(stale)} were "

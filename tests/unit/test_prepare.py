@@ -171,6 +171,8 @@ def test_backbones_of_other_data_are_refused_and_trained_again_by_force(home: Pa
     index = next((home / "backbones").glob("digits-audio-*.json"))
     record = json.loads(index.read_text(encoding="utf-8"))
     write_json(index, {**record, "data": "of another build"})
+    with pytest.raises(CacheError, match="stored backbones of audio were trained on"):
+        make(home).run()
     shutil.rmtree(home / "features")
     with pytest.raises(CacheError, match="stored backbones of audio were trained on"):
         make(home).run()
