@@ -68,7 +68,7 @@ def search(
     mode: Mode = None,
     trials: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--trials", min=1, help="Finished trials after which the search ends [default: its schedule]."),
+        typer.Option("--trials", min=1, help="Finished trials after which the search ends \\[default: its schedule]."),
     ] = None,
     seed: Seed = None,
     device: Device = "auto",

@@ -66,7 +66,7 @@ def make_data(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything.")] = 0,
     layout: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option("--layout", help="Of mmimdb: raw (JSON and JPEG) or hdf5 [default: raw]."),
+        typer.Option("--layout", help="Of mmimdb: raw (JSON and JPEG) or hdf5 \\[default: raw]."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 Study = Annotated[str, typer.Option("--study", "-s", help="Study: a name from `mfas-optuna studies`, or a .toml file.")]
 Name = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-    typer.Option("--name", help="Name in the database [default: the study's, with what differs from its file]."),
+    typer.Option("--name", help="Name in the database \\[default: the study's, with what differs from its file]."),
 ]
 Storage = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--storage", help="Database URL [default: MFAS_STORAGE, the study file's, or mfas.db in MFAS_HOME]."),
+    typer.Option(
+        "--storage", help="Database URL \\[default: MFAS_STORAGE, the study file's, or mfas.db in MFAS_HOME]."
+    ),
 ]
 Sampler = Annotated[Optional[str], typer.Option("--sampler", help="mfas, random or tpe.")]  # noqa: UP045
 Mode = Annotated[Optional[str], typer.Option("--mode", help="calibrated or paper (for the mfas sampler).")]  # noqa: UP045
@@ -31,12 +33,12 @@ Joint = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         "--joint",
-        help="Networks trained at once at most: a number, or auto: a step's, 1 with tpe [default: MFAS_JOINT, auto].",
+        help="Networks trained at once at most: a number, or auto: a step's, 1 with tpe \\[default: MFAS_JOINT, auto].",
     ),
 ]
 DataRoot = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--data-root", help="Folder of raw data [default: MFAS_DATA]."),
+    typer.Option("--data-root", help="Folder of raw data \\[default: MFAS_DATA]."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]

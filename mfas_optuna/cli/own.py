@@ -30,7 +30,7 @@ def init(
     ] = None,
     target: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--target", help="multiclass, multilabel or regression [default: multiclass]."),
+        typer.Option("--target", help="multiclass, multilabel or regression \\[default: multiclass]."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
 ) -> None:

@@ -55,6 +55,8 @@ __all__ = [
 ]
 
 
+_MOST_SHOWN = 20
+
 STAND_IN_MAKERS: Mapping[str, Callable[..., None]] = {"ntu": make_ntu, "mmimdb": make_mmimdb}
 """What generates data in the formats of a data set; each marks its folder."""
 
@@ -159,8 +161,10 @@ def load_dataset(request: DataRequest) -> Dataset:
     """
     built = build_dataset(request)
     if built.folder is None:
+        errors = [str(problem) for problem in built.problems if problem.is_error]
+        more = [f"... and {len(errors) - _MOST_SHOWN} more"] if len(errors) > _MOST_SHOWN else []
         raise DataError(
-            "\n".join(str(problem) for problem in built.problems if problem.is_error)
+            "\n".join([*errors[:_MOST_SHOWN], *more])
             + "\nRun `mfas-optuna data check` to see everything, and with --skip-bad to leave bad samples out."
         )
     return store.read(built.folder, request.settings.name, _settings(request))
@@ -206,6 +210,7 @@ def build_dataset(request: DataRequest, *, force: bool = False, skip_bad: bool =
             if any(problem.is_error and not (skip_bad and problem.sample) for problem in problems):
                 return Built(None, problems)
             contents = building.write(source, reading, temporary, problems)
+            problems = [Problem(**problem) for problem in contents.problems]
         store.write_manifest(temporary, settings.name, values, contents)
         dataset = store.read(temporary, settings.name, values)
         problems += check(dataset)

@@ -69,8 +69,11 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
     """
     root = _check_files(data_root)
     images, image_labels = _read_mnist(root)
-    speech = _read_speech(root, progress)
-    noise, noises = _read_noise(root, progress)
+    wrong: list[str] = []
+    speech = _read_speech(root, progress, wrong)
+    noise, noises = _read_noise(root, progress, wrong)
+    if wrong:
+        raise DataError("\n".join(wrong))
 
     n_validation_images = max(1, len(images["train"]) // 12)  # 5,000 of MNIST's 60,000.
     pools = {
@@ -196,8 +199,8 @@ _Clips = list[npt.NDArray[np.float32]]
 _LabelledClips = list[tuple[npt.NDArray[np.float32], int]]
 
 
-def _read_speech(root: Path, progress: Progress) -> dict[str, dict[int, _Clips]]:
-    """Return the recordings of each split by digit."""
+def _read_speech(root: Path, progress: Progress, wrong: list[str]) -> dict[str, dict[int, _Clips]]:
+    """Return the recordings of each split by digit; add to `wrong` what is the matter with those left out."""
     speech: dict[str, dict[int, _Clips]] = {split: {} for split in SPLIT_NAMES}
     files = sorted((root / "fsdd" / "recordings").glob("*.wav"))
     for position, file in enumerate(files):
@@ -206,7 +209,14 @@ def _read_speech(root: Path, progress: Progress) -> dict[str, dict[int, _Clips]]
             raise DataError(f"{file}: expected a name like 7_jackson_12.wav.")
         digit, index = int(match[1]), int(match[3])
         split = "test" if index < 5 else "validation" if index < 10 else "train"
-        speech[split].setdefault(digit, []).append(_trimmed(read_wav(file)))
+        of_digit = speech[split].setdefault(digit, [])
+        try:
+            sound = _trimmed(read_wav(file))
+            if not sound.any():
+                raise _RecordingError(f"{file}: expected sound, found silence. Remove it, or get it again.")
+            of_digit.append(sound)
+        except _RecordingError as error:
+            wrong.append(str(error))
         if position % 100 == 0:
             progress("reading spoken digits", position, len(files))
     for split, by_digit in speech.items():
@@ -216,8 +226,10 @@ def _read_speech(root: Path, progress: Progress) -> dict[str, dict[int, _Clips]]
     return speech
 
 
-def _read_noise(root: Path, progress: Progress) -> tuple[dict[str, _LabelledClips], list[str]]:
+def _read_noise(root: Path, progress: Progress, wrong: list[str]) -> tuple[dict[str, _LabelledClips], list[str]]:
     """Return the ESC-10 clips of each split, each with its class, and the names of the classes.
+
+    What is the matter with clips that are left out is added to `wrong`.
 
     The classes are ESC-50's `target`s that occur, counted from 0 in ascending order.
     """
@@ -243,24 +255,34 @@ def _read_noise(root: Path, progress: Progress) -> tuple[dict[str, _LabelledClip
         )
     for position, (file, fold, target) in enumerate(zip(files, folds, targets, strict=True)):
         split = "train" if fold <= 3 else "validation" if fold == 4 else "test"
-        clip = read_wav(file)
+        try:
+            clip = read_wav(file)
+        except _RecordingError as error:
+            wrong.append(str(error))
+            continue
         if len(clip) < N_SAMPLES:
-            raise DataError(f"{file}: expected at least {N_SAMPLES / SAMPLE_RATE:.2f} s, found {len(clip)} samples.")
-        if float(np.square(clip).mean()) > 0:
+            wrong.append(
+                f"{file}: expected at least {N_SAMPLES / SAMPLE_RATE:.2f} s, found {len(clip)} samples. Get it again."
+            )
+        elif float(np.square(clip).mean()) > 0:
             noise[split].append((clip, classes.index(target)))
         if position % 50 == 0:
             progress("reading noise", position, len(rows))
     for split, clips in noise.items():
-        if not clips:
+        if not clips and not wrong:
             raise DataError(f"{table}: no clip with sound for the {split} split (folds 1-3, 4 and 5).")
     return noise, [names[target] for target in classes]
+
+
+class _RecordingError(DataError):
+    """A recording cannot be used."""
 
 
 def read_wav(file: Path) -> npt.NDArray[np.float32]:
     """Return a mono recording at 8 kHz, -1 to 1.
 
     Raises:
-        DataError: The file cannot be read, or the packages for it are missing.
+        DataError: The file cannot be read or holds no samples, or the packages for it are missing.
     """
     try:
         import soundfile
@@ -270,13 +292,15 @@ def read_wav(file: Path) -> npt.NDArray[np.float32]:
     try:
         samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
-        raise DataError(f"{file}: not a readable recording ({error}). Get it again.") from error
+        raise _RecordingError(f"{file}: not a readable recording ({error}). Get it again.") from error
+    if not len(samples):
+        raise _RecordingError(f"{file}: expected a recording, found one without samples. Remove it, or get it again.")
     mono: npt.NDArray[Any] = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
         common = np.gcd(rate, SAMPLE_RATE)
         mono = resample_poly(mono, SAMPLE_RATE // common, rate // common)
     if not np.isfinite(mono).all():
-        raise DataError(f"{file}: NaN or infinity among its samples.")
+        raise _RecordingError(f"{file}: NaN or infinity among its samples. Get it again.")
     return np.asarray(mono, dtype=np.float32)
 
 

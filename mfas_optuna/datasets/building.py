@@ -7,6 +7,7 @@ free, so threads use all cores.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -28,11 +29,13 @@ from mfas_optuna.datasets.samples import Modality, Problem, Sample, SampleError,
 from mfas_optuna.errors import DataError
 from mfas_optuna.progress import Progress
 from mfas_optuna.spec import fingerprint
+from mfas_optuna.target import Target
 
 _STATE = "reading.json"
 _PROBLEMS = "problems.jsonl"
 _CHECKPOINT_S = 10.0
 _ROWS_AT_ONCE = 256
+_MOST_NAMED = 10
 
 _WAITING, _READ, _BAD = 0, 1, 2
 
@@ -94,33 +97,34 @@ def write(source: Source, reading: Path, folder: Path, problems: Sequence[Proble
         problems: What to leave out.
 
     Raises:
-        DataError: A split would be empty.
+        DataError: A split would be empty, or the training split without samples of a class.
     """
     bad = {problem.sample for problem in problems if problem.sample and problem.is_error}
-    (reading / _STATE).unlink()  # From here on its arrays may be moved away.
-    labels: dict[str, npt.NDArray[np.generic]] = {}
-    for split in SPLIT_NAMES:
-        samples = source.splits[split]
-        rows = np.flatnonzero([sample.name not in bad for sample in samples])
-        if len(rows) == 0:
+    kept = {split: [sample for sample in source.splits[split] if sample.name not in bad] for split in SPLIT_NAMES}
+    for split, samples in kept.items():
+        if not samples:
             raise DataError(f"{split}: no sample is left. Every split needs some; mend the files that are named.")
-        labels[split] = label_array([samples[row].label for row in rows.tolist()], source.target)
+    labels = _labels(kept, source.target)
+    absent = list(absent_classes(labels, source.target))
+    if any(problem.is_error for problem in absent):
+        raise DataError("\n".join(str(problem) for problem in absent if problem.is_error))
+    known = set(absent_classes(_labels(source.splits, source.target), source.target))
+    for split in SPLIT_NAMES:
         stored = store.create_array(store.labels_file(folder, split), labels[split].shape, labels[split].dtype)
         stored[:] = labels[split]
         stored.flush()
+        is_kept = [sample.name not in bad for sample in source.splits[split]]
+        rows = np.flatnonzero(is_kept)
         for modality, what in source.modalities.items():
             file = store.array_file(reading, split, modality)
-            if len(rows) == len(samples):
-                file.rename(store.array_file(folder, split, modality))
+            if all(is_kept):
+                _move(file, store.array_file(folder, split, modality))
                 continue
             read = np.load(file, mmap_mode="r", allow_pickle=False)
             array = store.create_array(store.array_file(folder, split, modality), (len(rows), *what.shape), what.dtype)
             for start in range(0, len(rows), _ROWS_AT_ONCE):
                 array[start : start + _ROWS_AT_ONCE] = read[rows[start : start + _ROWS_AT_ONCE]]
             array.flush()
-    absent = [problem for problem in absent_classes(labels, source.target) if problem.is_error]
-    if absent:
-        raise DataError("\n".join(map(str, absent)))
     inputs = {
         split: {
             modality: np.load(store.array_file(folder, split, modality), mmap_mode="r", allow_pickle=False)
@@ -129,6 +133,7 @@ def write(source: Source, reading: Path, folder: Path, problems: Sequence[Proble
         for split in SPLIT_NAMES
     }
     skipped = sorted(bad)
+    warnings = [*(problem for problem in absent if problem not in known), *_leaks(kept, inputs)]
     return store.Contents(
         card=describe(source.card, source.target, labels, inputs, stand_in=source.stand_in, skipped=skipped),
         target=source.target,
@@ -137,8 +142,47 @@ def write(source: Source, reading: Path, folder: Path, problems: Sequence[Proble
         layouts={name: modality.layout for name, modality in source.modalities.items()},
         stand_in=source.stand_in,
         skipped=tuple(skipped),
-        problems=tuple(asdict(problem) for problem in problems),
+        problems=tuple(asdict(problem) for problem in (*problems, *warnings)),
     )
+
+
+def _labels(splits: Mapping[str, Sequence[Sample]], target: Target) -> dict[str, npt.NDArray[np.generic]]:
+    return {split: label_array([sample.label for sample in splits[split]], target) for split in SPLIT_NAMES}
+
+
+def _move(file: Path, to: Path) -> None:
+    """Let a file lie at a second place, so that nothing need be read again if this is interrupted; else move it."""
+    try:
+        os.link(file, to)
+    except OSError:  # Not on every file system.
+        (file.parent / _STATE).unlink(missing_ok=True)  # What is left does not count as read.
+        file.rename(to)
+
+
+def _leaks(
+    samples: Mapping[str, Sequence[Sample]], inputs: Mapping[str, Mapping[str, npt.NDArray[np.generic]]]
+) -> Iterator[Problem]:
+    """Warn of samples that equal one of an earlier split in every modality, whatever they are called."""
+    seen: dict[bytes, str] = {}
+    for split, of_split in samples.items():
+        equal, new = [], {}
+        for row, sample in enumerate(of_split):
+            digest = hashlib.blake2b(digest_size=16)
+            for array in inputs[split].values():
+                digest.update(np.ascontiguousarray(array[row]).data)
+            key = digest.digest()
+            if key in seen:
+                equal.append(f"{sample.name} (as {seen[key]})")
+            new.setdefault(key, sample.name)
+        if equal:
+            more = f" and {len(equal) - _MOST_NAMED} more" if len(equal) > _MOST_NAMED else ""
+            yield Problem(
+                split,
+                f"the same in every modality as a sample of another split: {', '.join(equal[:_MOST_NAMED])}{more}.",
+                "Keep one of each, or scores are better than they should be.",
+                is_error=False,
+            )
+        seen = {**new, **seen}
 
 
 def _n_threads() -> int:

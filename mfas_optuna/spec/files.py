@@ -40,6 +40,8 @@ def find_study(study: str) -> Path:
     files = study_files()
     if study in files:
         return files[study]
+    if Path(f"{study}.toml").is_file():
+        raise UnknownStudyError(f"There is no study {study!r}, but a file {study}.toml: write --study {study}.toml.")
     near = difflib.get_close_matches(study, files, n=3, cutoff=0.4) or list(files)
     hint = f"Did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
     raise UnknownStudyError(f"There is no study {study!r}. {hint}Run `mfas-optuna studies` to see what there is.")

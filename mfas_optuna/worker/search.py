@@ -8,10 +8,8 @@ import optuna
 
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
-from mfas_optuna.errors import (
-    SearchFailedError,
-    StudyMismatchError,
-)
+from mfas_optuna.datasets import STAND_IN_MAKERS, read_mark
+from mfas_optuna.errors import SearchFailedError, StudyMismatchError
 from mfas_optuna.prepare import Preparation, Prepared, check_home
 from mfas_optuna.spec import differences
 from mfas_optuna.target import METRIC_TITLES
@@ -59,6 +57,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
             metric=f"validation {METRIC_TITLES[request.spec.metric]}",
         )
         _claim(study, request)
+        _check_stand_in(study, request)
         if not is_new:
             reaped = database.reap_dead(opened, request.study_name, is_alone=nobody_else(request, lock.is_only_worker))
             listener.say(_resumed(study, request, len(reaped)))
@@ -118,6 +117,20 @@ def _claim(study: optuna.Study, request: SearchRequest) -> None:
             + "\n  ".join(changed)
             + "\nRestore them, or choose another --name for a new study.",
             changed,
+        )
+
+
+def _check_stand_in(study: optuna.Study, request: SearchRequest) -> None:
+    """Refuse generated data in place of real data, real in place of generated, and none in place of either."""
+    if request.data_root is None or request.spec.dataset.name not in STAND_IN_MAKERS:
+        return
+    stored, found = records.read_stand_in(study), read_mark(request.data_root)
+    if records.read_features(study) is not None and stored != found:
+        raise StudyMismatchError(
+            f"Study {request.study_name!r}: expected the data that it was begun with ({stored or 'no stand-in'}), "
+            f"found {request.data_root} ({found or 'not marked as a stand-in'}). Name the folder that it was begun "
+            "with, or choose another --name for a new study.",
+            [f"stand-in: was {stored or 'none'}, is now {found or 'none'}"],
         )
 
 

@@ -52,7 +52,7 @@ _CODINGS: Mapping[Coding, str] = {
 
 _CARD = """\
 mmimdb, from {file}: posters and plots of films with their genres.
-image: variant detected in the first rows: {dtype}, {coding}. The authors scaled and cropped the posters.
+image: variant detected in the first rows: {dtype}, {coding}. The authors scaled and cropped the posters{reduced}.
 text: {width} values a film, the mean word2vec vector of its plot, as they lie in the file.
 splits: {splits}. genres: {names}.
 """
@@ -67,6 +67,7 @@ def look(settings: MmimdbSettings, data_root: Path) -> Found:
     file = data_root / FILE
     with _opened(file) as h5:
         _check_shapes(h5, file, settings)
+        reduction = _reduction(h5, file, settings)
         n_rows = len(h5["genres"])
         spans, splits_by = _spans(h5, file, n_rows)
         names, named_by = _names(h5, file)
@@ -88,15 +89,21 @@ def look(settings: MmimdbSettings, data_root: Path) -> Found:
                 splits[split].append(Sample(name, tuple(map(int, genres[row])), row))
             first_rows.setdefault(name, row)
     card = _CARD.format(
-        file=FILE, dtype=dtype, coding=_CODINGS[coding], width=settings.text_width, splits=splits_by, names=named_by
+        file=FILE,
+        dtype=dtype,
+        reduced=f"; here they are 1/{reduction} as high and as wide, means of as many pixels" if reduction > 1 else "",
+        coding=_CODINGS[coding],
+        width=settings.text_width,
+        splits=splits_by,
+        names=named_by,
     )
     facts = _facts(file)
-    read_one = partial(read, file=str(file), mtime_ns=facts["mtime_ns"], coding=coding)
+    read_one = partial(read, file=str(file), mtime_ns=facts["mtime_ns"], coding=coding, reduction=reduction)
     return Found(splits, names, read_one, facts, card, problems)
 
 
-def read(sample: Sample, *, file: str, mtime_ns: int, coding: Coding) -> Row:
-    """Read one row: "image" uint8 [3, H, W], red, green, blue; "text" float32 [F].
+def read(sample: Sample, *, file: str, mtime_ns: int, coding: Coding, reduction: int = 1) -> Row:
+    """Read one row: "image" uint8 [3, H / reduction, W / reduction], red, green, blue; "text" float32 [F].
 
     Raises:
         SampleError: A value is NaN or infinite or no pixel can have it, or the row cannot be read.
@@ -119,7 +126,11 @@ def read(sample: Sample, *, file: str, mtime_ns: int, coding: Coding) -> Row:
     if wrong.any():
         pixel = tuple(np.argwhere(wrong)[0].tolist())
         raise refuse("images", f"expected pixels stored as {_CODINGS[coding]}; found {stored[pixel]} at {list(pixel)}.")
-    return {"image": pixels.clip(0, 255).astype(np.uint8), "text": text}
+    pixels = pixels.clip(0, 255)
+    if reduction > 1:
+        height, width = (side // reduction for side in pixels.shape[1:])
+        pixels = np.rint(pixels.reshape(3, height, reduction, width, reduction).mean(axis=(2, 4)))
+    return {"image": pixels.astype(np.uint8), "text": text}
 
 
 def _restore(stored: npt.NDArray[Any], coding: Coding) -> npt.NDArray[Any]:
@@ -151,17 +162,25 @@ def _check_shapes(h5: Any, file: Path, settings: MmimdbSettings) -> None:
     if len({shape[0] for shape in shapes.values()}) > 1:
         rows = ", ".join(f"{name} {shape[0]}" for name, shape in shapes.items())
         raise DataError(f"{file}: expected as many rows in each data set, found {rows}. Get the file again.")
-    expected = (3, settings.image_height, settings.image_width)
-    if shapes["images"][1:] != expected:
-        raise DataError(
-            f"{file}, images: the study asks for {list(expected)} (colours, image_height, image_width), found "
-            f"{list(shapes['images'][1:])}. Set [dataset] image_height and image_width to what the file has."
-        )
     if shapes["features"][1] != settings.text_width:
         raise DataError(
             f"{file}, features: the study asks for text_width = {settings.text_width}, found {shapes['features'][1]}. "
             "Set [dataset] text_width to what the file has."
         )
+
+
+def _reduction(h5: Any, file: Path, settings: MmimdbSettings) -> int:
+    """Return how many times higher and wider posters are than the study asks for."""
+    expected = (3, settings.image_height, settings.image_width)
+    found = tuple(h5["images"].shape[1:])
+    times: int = max(found[1] // settings.image_height, 1)
+    if found != (3, times * settings.image_height, times * settings.image_width):
+        raise DataError(
+            f"{file}, images: the study asks for {list(expected)} (colours, image_height, image_width), found "
+            f"{list(found)}. Set [dataset] image_height and image_width to what the file has, or both to the same "
+            "whole fraction of it."
+        )
+    return times
 
 
 def _spans(h5: Any, file: Path, n_rows: int) -> tuple[dict[str, tuple[int, int]], str]:

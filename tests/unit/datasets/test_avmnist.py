@@ -136,14 +136,14 @@ def test_a_table_without_classes_is_named(own_raw: Path, tmp_path: Path) -> None
 
 
 def test_recordings_and_clips_are_split(raw: Path) -> None:
-    speech = avmnist._read_speech(raw, lambda *_: None)
+    speech = avmnist._read_speech(raw, lambda *_: None, [])
     assert {split: {len(clips) for clips in by_digit.values()} for split, by_digit in speech.items()} == {
         "train": {3},
         "validation": {2},
         "test": {2},
     }
     assert max(len(clip) for by_digit in speech.values() for clips in by_digit.values() for clip in clips) == 7326
-    noise, names = avmnist._read_noise(raw, lambda *_: None)
+    noise, names = avmnist._read_noise(raw, lambda *_: None, [])
     assert names == ["dog"]
     assert {split: len(clips) for split, clips in noise.items()} == {"train": 6, "validation": 2, "test": 2}
     assert {(len(clip), label) for clips in noise.values() for clip, label in clips} == {(40000, 0)}
@@ -160,7 +160,7 @@ def test_images_of_the_splits_are_disjoint(raw: Path, tmp_path: Path) -> None:
 
 
 def test_signal_to_noise_ratio_and_near_silent_crops(raw: Path) -> None:
-    noise = avmnist._read_noise(raw, lambda *_: None)[0]["train"]
+    noise = avmnist._read_noise(raw, lambda *_: None, [])[0]["train"]
     silent = {digit: [np.full(3000, 1e-4, np.float32)] for digit in range(10)}
     for seed in range(30):
         sound, _ = avmnist._noisy(3, silent, noise, -13.0, np.random.default_rng(seed))
@@ -234,6 +234,30 @@ def test_a_recording_that_cannot_be_read_is_named(own_raw: Path, tmp_path: Path)
     (own_raw / "fsdd" / "recordings" / "4_theo_5.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match=r"4_theo_5.wav: not a readable recording"):
         load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=own_raw))
+
+
+def test_all_recordings_that_cannot_be_used_are_named(own_raw: Path, tmp_path: Path) -> None:
+    recordings, clips = own_raw / "fsdd" / "recordings", own_raw / "esc50" / "audio"
+    soundfile.write(recordings / "1_theo_10.wav", np.zeros(0), 8000, subtype="PCM_16")
+    soundfile.write(recordings / "2_theo_20.wav", np.zeros(3000), 8000, subtype="PCM_16")
+    soundfile.write(recordings / "3_theo_3.wav", np.array([0.1, np.nan] * 1000), 8000, subtype="FLOAT")
+    soundfile.write(clips / "2-1-A-0.wav", np.zeros(0), 44100, subtype="PCM_16")
+    soundfile.write(clips / "4-1-B-0.wav", np.ones(100), 8000, subtype="PCM_16")
+    with pytest.raises(DataError) as caught:
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=own_raw))
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0].rpartition("/")[2] for line in lines] == [
+        "1_theo_10.wav",
+        "2_theo_20.wav",
+        "3_theo_3.wav",
+        "2-1-A-0.wav",
+        "4-1-B-0.wav",
+    ]
+    for line, rule in zip(
+        lines, ("without samples", "silence", "NaN", "without samples", "at least 0.92 s"), strict=True
+    ):
+        assert rule in line
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_a_digit_without_recordings_is_named(own_raw: Path, tmp_path: Path) -> None:

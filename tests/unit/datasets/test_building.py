@@ -152,6 +152,60 @@ def test_a_split_without_samples_is_refused(tmp_path: Path) -> None:
         building.write(made, tmp_path / "reading", tmp_path / "built", problems)
 
 
+def test_what_a_refused_or_killed_writing_leaves_need_not_be_read_again(tmp_path: Path) -> None:
+    read: list[str] = []
+
+    def reader(sample: Sample) -> Mapping[str, Any]:
+        read.append(sample.name)
+        return content(sample.name)
+
+    made = source(reader)
+    building.read_all(made, tmp_path / "reading", silent)
+    odd = [Problem("x", "bad.", "Mend it.", f"train {row}") for row in range(1, 40, 2)]
+    (tmp_path / "refused").mkdir()
+    with pytest.raises(DataError, match="train: no sample of class 1, which cannot be learnt so"):
+        building.write(made, tmp_path / "reading", tmp_path / "refused", odd)
+    for folder in ("killed", "built"):  # A kill leaves what the first of the two leaves.
+        (tmp_path / folder).mkdir()
+        building.read_all(made, tmp_path / "reading", silent)
+        building.write(made, tmp_path / "reading", tmp_path / folder, [])
+    assert len(read) == sum(SIZES.values())
+    assert (arrays(tmp_path / "built", "train")["a"] == arrays(tmp_path / "killed", "train")["a"]).all()
+
+
+def test_where_files_cannot_lie_at_two_places_they_are_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(building.os, "link", refuse)
+    made = source(lambda sample: content(sample.name))
+    building.read_all(made, tmp_path / "reading", silent)
+    (tmp_path / "built").mkdir()
+    building.write(made, tmp_path / "reading", tmp_path / "built", [])
+    assert (arrays(tmp_path / "built", "test")["a"][:, 0] == [content(f"test {row}")["a"][0] for row in range(6)]).all()
+    building.read_all(made, tmp_path / "reading", silent)  # From the beginning: nothing half moved is believed.
+    (tmp_path / "again").mkdir()
+    building.write(made, tmp_path / "reading", tmp_path / "again", [])
+    assert (arrays(tmp_path / "again", "test")["a"] == arrays(tmp_path / "built", "test")["a"]).all()
+
+
+def test_equal_samples_in_two_splits_and_classes_that_are_left_out_are_warned_of(tmp_path: Path) -> None:
+    def reader(sample: Sample) -> Mapping[str, Any]:
+        return content({"test 4": "train 9", "validation 0": "validation 1"}.get(sample.name, sample.name))
+
+    made = source(reader)
+    building.read_all(made, tmp_path / "reading", silent)
+    odd = [Problem("x", "bad.", "Mend it.", f"validation {row}") for row in range(1, 8, 2)]
+    (tmp_path / "built").mkdir()
+    contents = building.write(made, tmp_path / "reading", tmp_path / "built", odd)
+    warnings = [Problem(**problem) for problem in contents.problems[len(odd) :]]
+    assert [(warning.where, warning.rule) for warning in warnings] == [
+        ("validation", "no sample of class 1."),
+        ("test", "the same in every modality as a sample of another split: test 4 (as train 9)."),
+    ]
+    assert not any(warning.is_error for warning in warnings)
+
+
 def test_an_error_of_the_program_is_no_fault_of_the_sample(tmp_path: Path) -> None:
     def reader(sample: Sample) -> Mapping[str, Any]:
         raise ZeroDivisionError

@@ -223,9 +223,22 @@ def test_a_file_that_is_not_as_it_should_be(
         find(SMALL, folder)
 
 
+def test_smaller_posters_are_means_of_blocks(posters: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", posters.astype(np.int32))
+    source = find(SMALL.model_copy(update={"image_height": 4, "image_width": 5}), folder)
+    assert source.modalities["image"].shape == (3, 4, 5)
+    assert "here they are 1/4 as high and as wide" in source.card
+    for row, sample in enumerate(source.splits["train"]):
+        image = source.read(sample)["image"]
+        for channel, y, x in np.ndindex(3, 4, 5):
+            block = posters[row, channel, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
+            assert image[channel, y, x] == round(float(block.mean()))
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("image_height", 8, r"asks for \[3, 8, 20\].*found \[3, 16, 20\].*same whole fraction"),
         ("image_height", 32, r"asks for \[3, 32, 20\].*found \[3, 16, 20\].*image_height"),
         ("text_width", 300, r"asks for text_width = 300, found 5"),
     ],
