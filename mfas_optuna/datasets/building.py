@@ -165,7 +165,8 @@ def _leaks(
     """Warn of samples that equal one of an earlier split in every modality, whatever they are called."""
     seen: dict[bytes, str] = {}
     for split, of_split in samples.items():
-        equal, new = [], {}
+        equal: list[str] = []
+        new: dict[bytes, str] = {}
         for row, sample in enumerate(of_split):
             digest = hashlib.blake2b(digest_size=16)
             for array in inputs[split].values():
