@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import re
 import subprocess
@@ -74,3 +75,14 @@ def test_the_sampler_alone_and_two_workers_at_once(tmp_path: Path, monkeypatch: 
     scheduled = Counter((iteration, depth) for iteration, depth, *_ in taken)
     # A plain ask never waits: while the other worker is at the last network of a step, it takes one more.
     assert min(scheduled[0, depth] for depth in (1, 2, 3)) >= 6
+
+
+def test_the_programme_that_draws_the_readmes_picture_finds_what_it_calls() -> None:
+    spec = importlib.util.spec_from_file_location("make_picture", ROOT / "docs" / "make_picture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.request_of("digits", name=None, storage=None).study_name == "digits"
+    assert callable(module.output.print_outcome)
+    assert callable(module.output._console)
