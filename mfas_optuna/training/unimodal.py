@@ -117,7 +117,7 @@ class _Training:
         split, target = dataset.splits["train"], dataset.target
         self._train = Batches(split, modality, LabelScale.of(target.kind, split.labels), device)
         self._loss: Loss = loss_for(target, split.labels, is_balanced=is_balanced, device=device)
-        self._n_batches = math.ceil(len(self._train) / settings.batch_size)
+        self._n_batches = _n_batches(len(self._train), settings.batch_size)
         self._total = settings.epochs * self._n_batches
         self._done = 0
         self._loss_sum = torch.zeros((), device=device)
@@ -199,7 +199,8 @@ class _Training:
                 continue  # Gone through before the interruption.
             changes = self._draw_changes(epoch)
             with _scoped_generators(self._device) as generators:
-                for rows in order.split(settings.batch_size)[self._done - ends_at :]:
+                ends = [settings.batch_size * (number + 1) for number in range(self._n_batches - 1)]
+                for rows in order.tensor_split(ends)[self._done - ends_at :]:
                     if self._done % _STEPS_BETWEEN_NEWS == 0 or time.monotonic() - told_at > _NEWS_S:
                         told_at = time.monotonic()
                         progress(what, self._done, self._total)
@@ -258,3 +259,12 @@ def _scoped_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
         devices.append(torch.cuda.current_device() if device.index is None else device.index)
     with torch.random.fork_rng(devices):
         yield [torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)]
+
+
+def _n_batches(n_samples: int, batch_size: int) -> int:
+    """Return the number of batches of an epoch; a single sample that is left over joins the last one.
+
+    Batch normalisation cannot be trained on one.
+    """
+    is_one_left = batch_size > 1 and n_samples > 1 and n_samples % batch_size == 1
+    return math.ceil(n_samples / batch_size) - is_one_left

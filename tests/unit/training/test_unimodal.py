@@ -125,6 +125,22 @@ def test_a_loss_that_is_not_finite_ends_it() -> None:
     assert caught.value.epoch == 0
 
 
+@pytest.mark.parametrize(("n", "n_batches"), [(100, 4), (97, 3), (32, 1), (33, 1), (2, 1)])
+def test_a_single_sample_that_is_left_over_joins_the_last_batch(n: int, n_batches: int) -> None:
+    """Batch normalisation refuses to be trained on one."""
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2)
+    )
+    sizes: list[int] = []
+    model[0].register_forward_hook(lambda module, _, output: sizes.append(len(output)) if module.training else None)
+    whole = make_dataset()
+    dataset = replace(whole, splits={**whole.splits, "train": make_split(n, 1, np.uint8)})
+    train_unimodal(model, dataset, "image", SETTINGS.model_copy(update={"epochs": 2}), device=CPU)
+    assert len(sizes) == 2 * n_batches
+    assert sum(sizes) == 2 * n
+    assert min(sizes) >= 2
+
+
 def test_progress_and_a_single_step() -> None:
     news: list[tuple[int, int]] = []
     one = UnimodalTraining(epochs=1, batch_size=300)
