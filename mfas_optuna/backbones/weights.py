@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # For the exception that torch.load raises; nothing is unpickled by it.
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
 
@@ -13,6 +15,9 @@ from mfas_optuna.cli.options import DataRoot, clear_errors, request_of
 
 if TYPE_CHECKING:
     from mfas_optuna.target import TargetKind
+
+
+T = TypeVar("T")
 
 
 def init(
@@ -48,11 +53,9 @@ def init(
             _needs_terminal("--arrays FOLDER or --python")
             python = not typer.confirm("Have you extracted the features already, as arrays?")
             if not python:
-                arrays = Path(typer.prompt("Folder of the arrays"))
-        if target is None:
-            target = (
-                typer.prompt("Target: multiclass, multilabel or regression", default="multiclass") if _asks() else ""
-            )
+                arrays = _ask("Folder of the arrays", _folder_of_arrays)
+        if target is None and _asks():
+            target = _ask("Target: multiclass, multilabel or regression", _target_kind, default="multiclass")
         kind = _target_kind(target or "multiclass")
         study_file = Path(f"{name}.toml")
         files: dict[Path, str] = {}
@@ -61,15 +64,10 @@ def init(
         else:
             if not modality:
                 _needs_terminal("--modality twice or more")
-                modality = typer.prompt("Modalities, such as image, audio").replace(",", " ").split()
-            wrong = [each for each in modality if not each.isidentifier()]
-            if wrong or len(set(modality)) < 2 or not name.isidentifier():
-                raise SpecError(
-                    [
-                        "init --python: expected a name and two modalities or more that can be names in Python, found "
-                        f"{name!r} and {', '.join(map(repr, modality))}."
-                    ]
-                )
+                modality = _ask("Modalities, such as image, audio", lambda text: _modalities(re.split(r"[,\s]+", text)))
+            _modalities(modality)
+            if not name.isidentifier():
+                raise SpecError([f"init --python: expected a name that can be one in Python, found {name!r}."])
             files[study_file], files[Path(f"{name}.py")] = python_study(name, modality, kind)
         there = [str(file) for file in files if file.exists()]
         if there and not force:
@@ -117,6 +115,33 @@ def taps(
 
 def _asks() -> bool:
     return sys.stdin.isatty()
+
+
+def _ask(question: str, understand: Callable[[str], T], default: str | None = None) -> T:
+    """Ask until the answer can be used."""
+    from mfas_optuna.errors import MfasError
+
+    while True:
+        try:
+            return understand(str(typer.prompt(question, default=default)))
+        except MfasError as error:
+            typer.echo(f"{error}", err=True)
+
+
+def _folder_of_arrays(text: str) -> Path:
+    from mfas_optuna.datasets.arrays import layers_of
+
+    layers_of(Path(text))
+    return Path(text)
+
+
+def _modalities(names: list[str]) -> list[str]:
+    from mfas_optuna.errors import SpecError
+
+    if len(set(names)) < max(2, len(names)) or not all(name.isidentifier() for name in names):
+        found = ", ".join(map(repr, names))
+        raise SpecError([f"init --python: expected two modalities or more that can be names in Python, found {found}."])
+    return names
 
 
 def _needs_terminal(options: str) -> None:

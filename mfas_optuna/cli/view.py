@@ -41,6 +41,11 @@ class TrialNews:
         self.temperature: float | None = None
         self._ended: deque[float] = deque(maxlen=30)
 
+    def begin(self) -> None:
+        """Take note that trials may begin now: a group of them ends at once, which is no pace."""
+        self._ended.clear()
+        self._ended.append(time.monotonic())
+
     def add(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
         """Take note of a trial that ended."""
         self._ended.append(time.monotonic())
@@ -94,6 +99,7 @@ class PlainView:
         """Print the text."""
         print(text, file=sys.stderr, flush=True)
         self._last_progress = time.monotonic()
+        self._news.begin()
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Print how far the work is, now and then."""
@@ -139,6 +145,7 @@ class LiveView:
         """Print the text above the live part."""
         self._work = None
         self._console.print(Text(text))
+        self._news.begin()
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Draw how far the work is."""

@@ -185,8 +185,16 @@ def build_dataset(request: DataRequest, *, force: bool = False, skip_bad: bool =
         DataNotFoundError: Raw files are missing.
         HomeError: The home folder cannot be written.
     """
-    settings, values = request.settings, _settings(request)
-    final = store.final_folder(request.home, settings.name, values)
+    values = _settings(request)
+    final = store.final_folder(request.home, request.settings.name, values)
+    with store.alone(request.home, final.name, request.progress):
+        return _build(request, final, values, force=force, skip_bad=skip_bad, again=again)
+
+
+def _build(
+    request: DataRequest, final: Path, values: dict[str, Any], *, force: bool, skip_bad: bool, again: bool
+) -> Built:
+    settings = request.settings
     source = None
     if final.exists() and not force:
         manifest = store.read_manifest(final, settings.name, values)
@@ -194,21 +202,28 @@ def build_dataset(request: DataRequest, *, force: bool = False, skip_bad: bool =
             _check_source(final, manifest["source"], npy_layout.identity(request.data_root))
         if again:
             source = _find(request)
-        is_same = source is None or (source.facts == manifest["source"] and skip_bad >= bool(manifest["skipped"]))
+        # Of a source without facts nobody knows whether it is the same: a check reads it again.
+        is_same = source is None or (
+            bool(source.facts) and source.facts == manifest["source"] and skip_bad >= bool(manifest["skipped"])
+        )
         if is_same and set(request.tasks) <= set(manifest["tasks"]):
             kept = [Problem(**problem) for problem in manifest["problems"]]
             return Built(final, kept)
     source = source or _find(request)
     reading = final.with_name(f".reading-{final.name}")
-    temporary = store.temporary_folder(final)
+    temporary = None
     try:
         problems: list[Problem] = []
+        if source is not None:
+            problems = [*source.problems, *building.read_all(source, reading, request.progress)]
+            if any(problem.is_error and not (skip_bad and problem.sample) for problem in problems):
+                if not source.facts:  # Nothing would tell that what is wrong has been mended.
+                    shutil.rmtree(reading)
+                return Built(None, problems)
+        temporary = store.temporary_folder(final)
         if source is None:
             contents = _write(request, temporary)
         else:
-            problems = [*source.problems, *building.read_all(source, reading, request.progress)]
-            if any(problem.is_error and not (skip_bad and problem.sample) for problem in problems):
-                return Built(None, problems)
             contents = building.write(source, reading, temporary, problems)
             problems = [Problem(**problem) for problem in contents.problems]
         store.write_manifest(temporary, settings.name, values, contents)
@@ -226,7 +241,8 @@ def build_dataset(request: DataRequest, *, force: bool = False, skip_bad: bool =
             "another folder."
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
     return Built(final, problems)
 
 

@@ -7,13 +7,14 @@ it and renamed when complete, so that a folder of the final name is never half b
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import numpy.typing as npt
 from mfas_optuna.datasets.dataset import SPLIT_NAMES, Dataset, Split
 from mfas_optuna.datasets.samples import Layout
 from mfas_optuna.errors import CacheError, HomeError
+from mfas_optuna.progress import Progress
 from mfas_optuna.spec import fingerprint
 from mfas_optuna.target import Target
 
@@ -46,6 +48,7 @@ _TEMPORARY_PREFIX = ".building-"
 _LABELS = "labels"
 _N_PIECES, _PIECE_BYTES = 33, 1 << 16
 _STALE_AFTER_S = 24 * 3600.0
+_LOOK_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,32 @@ def create_array(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np
 def final_folder(home: Path, name: str, settings: Mapping[str, Any]) -> Path:
     """Return where data built with these settings lie."""
     return home / "data" / f"{name}-{fingerprint(settings)[:12]}"
+
+
+@contextlib.contextmanager
+def alone(home: Path, name: str, progress: Progress) -> Iterator[None]:
+    """Let one process at a time build the data of a name; the others wait, and say so.
+
+    Raises:
+        HomeError: The home folder cannot be written.
+    """
+    folder = home / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / f"data-{name}.lock").open("a")
+    except OSError as error:
+        raise HomeError(
+            f"{folder}: cannot be written: {error.strerror}. Make it writable or set MFAS_HOME to another folder."
+        ) from error
+    with file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                progress("waiting for another process that reads the same data", 0, 1)
+                time.sleep(_LOOK_AGAIN_S)
+        yield
 
 
 def temporary_folder(final: Path) -> Path:

@@ -28,7 +28,7 @@ from mfas_optuna.worker.loop import joint_size
 from mfas_optuna.worker.request import SearchRequest, choose_device
 from mfas_optuna.worker.samplers import make_sampler
 
-N_TIMED_FIRST, N_TIMED_SAMPLES = 16, 512
+N_TIMED_FIRST, N_TIMED_SAMPLES = 8, 512
 """Samples that a backbone is timed on: the few first, and more unless these took long."""
 SLOW_S = 2.0
 BYTES_A_TRIAL_RECORD = 20_000

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from .conftest import Cli
+from .conftest import COMMAND, Cli
 from .test_cli import refused
 
 SMALL = ("--trials", "12", "--quiet")
@@ -168,6 +172,42 @@ def test_wrong_commands_are_refused(own: Cli, arguments: list[str], message: str
     assert not (own.folder / "mine.toml").exists()
 
 
+def answer(own: Cli, command: list[str], answers: list[str]) -> str:
+    """Run a command in a terminal, give an answer whenever it waits for one, and return what the terminal showed."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, *command], cwd=own.folder, env=own.environment(), stdin=its, stdout=its, stderr=its
+    )
+    os.close(its)
+    shown, left = "", list(answers)
+    with contextlib.suppress(OSError):  # At its end.
+        while text := os.read(ours, 1000).decode():
+            shown += text
+            if shown.endswith(": ") and left:
+                os.write(ours, f"{left.pop(0)}\n".encode())
+    os.close(ours)
+    assert process.wait(timeout=60) == 0, shown
+    assert not left
+    return shown
+
+
+def test_what_is_not_given_is_asked_for_until_it_can_be_used(own: Cli) -> None:
+    made_arrays(own.folder / "features")
+    shown = answer(own, ["init", "mine"], ["y", "nowhere", "features", "colour", "regression"])
+    assert "nowhere: expected arrays of two modalities or more" in shown
+    assert "expected multiclass or multilabel or regression, found 'colour'" in shown
+    assert 'target = "regression"' in (own.folder / "mine.toml").read_text()
+    shown = answer(own, ["init", "other"], ["n", "", "image", "image, a-b", "image, sound"])
+    assert "expected two modalities or more that can be names in Python, found 'image'." in shown
+    assert "def sound_network()" in (own.folder / "other.py").read_text()
+    assert 'target = "multiclass"' in (own.folder / "other.toml").read_text()
+
+
+def test_a_study_file_without_its_ending_is_pointed_out(own: Cli) -> None:
+    own.ok("init", "mine", "--python", "--modality", "a", "--modality", "b")
+    assert "but a file mine.toml: write --study mine.toml." in refused(own, "search", "--study", "mine")
+
+
 def test_files_that_are_there_are_not_written_over(own: Cli) -> None:
     own.ok("init", "mine", "--python", "--modality", "a", "--modality", "b")
     (own.folder / "mine.py").write_text("# mine\n")
@@ -176,6 +216,25 @@ def test_files_that_are_there_are_not_written_over(own: Cli) -> None:
     )
     assert (own.folder / "mine.py").read_text() == "# mine\n"
     own.ok("init", "mine", "--python", "--modality", "a", "--modality", "b", "--force")
+
+
+def test_data_that_ones_own_code_reads_are_checked_anew(own: Cli) -> None:
+    """The code is the same before and after its data are mended or changed: a check must look at them again."""
+    own.ok("init", "mine", "--python", "--modality", "image", "--modality", "sound")
+    code = own.folder / "mine.py"
+    code.write_text(code.read_text().replace("torch.randn(n, 8, ", "torch.load('nan.pt') + torch.randn(n, 8, ", 1))
+    import torch
+
+    torch.save(torch.tensor(float("nan")), own.folder / "nan.pt")
+    assert own.run("data", "check", "--study", "mine.toml").returncode == 2
+    torch.save(torch.tensor(0.0), own.folder / "nan.pt")
+    before = own.json("data", "check", "--study", "mine.toml")
+    assert before["problems"] == []
+    own.ok("prepare", "--study", "mine.toml", "--quiet")
+    torch.save(torch.tensor(1.0), own.folder / "nan.pt")
+    assert own.json("data", "check", "--study", "mine.toml")["card"] != before["card"]
+    assert "trained on; they were built anew" in refused(own, "search", "--study", "mine.toml", *SMALL)
+    own.ok("prepare", "--study", "mine.toml", "--force", "--quiet")
 
 
 PYTHON_FAULTS: list[tuple[str, str, str]] = [

@@ -1,4 +1,4 @@
-"""What is logged while the live view draws."""
+"""What is logged while the live view draws, and what is said of the pace of trials."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import io
 import logging
 import sys
 
+import optuna
 import pytest
 
-from mfas_optuna.cli.view import LiveView, make_view
+from mfas_optuna.cli import view as cli_view
+from mfas_optuna.cli.view import LiveView, TrialNews, make_view
 
 
 class Terminal(io.StringIO):
@@ -37,3 +39,18 @@ def test_log_lines_stand_above_the_live_view(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         logging.getLogger().removeHandler(handler)
     assert terminal.getvalue().endswith("and after it\n")
+
+
+def test_a_first_group_that_ends_at_once_has_the_pace_of_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(cli_view.time, "monotonic", lambda: now)
+    news = TrialNews()
+    study = optuna.create_study()
+    trial = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
+    news.begin()
+    assert news.per_minute is None
+    now = 130.0
+    for number in range(1, 16):
+        news.add(study, trial, number, 45)
+    assert news.per_minute == pytest.approx(30)
+    assert news.seconds_left == pytest.approx(60)

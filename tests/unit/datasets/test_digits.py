@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,28 @@ def test_an_array_outside_of_the_manifest_is_noticed(folder: Path, tmp_path: Pat
     (folder / store.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(CacheError, match=r"test\.audio\.npy: data of digits, not in the manifest"):
         load(tmp_path)
+
+
+def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
+    """And finds what the first built."""
+    told: list[str] = []
+    done = threading.Event()
+
+    def progress(what: str, *_: int) -> None:
+        told.append(what)
+
+    def load() -> None:
+        load_dataset(DataRequest(SETTINGS, home=tmp_path, data_root=None, progress=progress))
+        done.set()
+
+    name = store.final_folder(tmp_path, "digits", SETTINGS.model_dump(mode="json")).name
+    with store.alone(tmp_path, name, lambda *_: None):
+        thread = threading.Thread(target=load)
+        thread.start()
+        assert not done.wait(0.5)
+        assert set(told) == {"waiting for another process that reads the same data"}
+    thread.join(60)
+    assert done.is_set()
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
