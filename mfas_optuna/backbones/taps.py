@@ -20,7 +20,7 @@ class Tap:
 
     Attributes:
         name: Name of the feature.
-        module: Dotted path of the submodule whose output it is.
+        module: Dotted path of the submodule whose output it is; empty: the network itself.
         channel_axis: Axis of the output that holds the channels; -1 for transformers.
     """
 
@@ -211,7 +211,7 @@ def _channel_axis(module: nn.Module, shape: tuple[int, ...], before: int) -> int
 
 def _submodule(model: nn.Module, tap: Tap) -> nn.Module:
     names = [name for name, _ in model.named_modules() if name]
-    if tap.module in names:
+    if tap.module in ("", *names):
         return model.get_submodule(tap.module)
     near = difflib.get_close_matches(tap.module, names, n=3, cutoff=0.4) or names[:10]
     raise TapError(

@@ -33,6 +33,10 @@ from mfas_optuna.target import Target
 _log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 3
+OUTPUT = "(output)"
+"""Name of the columns that hold what a backbone itself gives for the target: no feature of a search space."""
+SMALLEST_DEVIATION = 1e-6
+"""A column whose deviation is smaller is constant, and is not divided by it."""
 _MANIFEST = "manifest.json"
 _ROW_TYPES = ("float16", "float32")
 
@@ -66,6 +70,31 @@ class FeatureLayout:
     def columns(self, modality: str, feature: str) -> slice:
         """Return the columns of a feature."""
         return slice(*self.spans[modality][feature])
+
+    def features(self, modality: str) -> list[str]:
+        """Return the names of a modality's features, in the order of their columns."""
+        return [name for name in self.spans[modality] if name != OUTPUT]
+
+    def has_output(self, modality: str) -> bool:
+        """Whether there are columns of what the modality's backbone itself gives for the target."""
+        return OUTPUT in self.spans[modality]
+
+    def standardization(self, mean_F: Floats, std_F: Floats) -> tuple[Floats, Floats]:
+        """Return what is subtracted from the columns of a row, and what they are then divided by, (F,) each.
+
+        Outputs of backbones stay as they are: their scale says how sure a backbone is.
+
+        Args:
+            mean_F: Mean of each column over the training split.
+            std_F: Its deviation.
+        """
+        shift_F, scale_F = np.zeros_like(mean_F), np.ones_like(std_F)
+        for modality in self.spans:
+            for name in self.features(modality):
+                columns = self.columns(modality, name)
+                shift_F[columns] = mean_F[columns]
+                scale_F[columns] = np.where(std_F[columns] > SMALLEST_DEVIATION, std_F[columns], 1.0)
+        return shift_F, scale_F
 
     def widths(self, space: SearchSpace) -> list[list[int]]:
         """Return the width of every feature of a space, in its order."""

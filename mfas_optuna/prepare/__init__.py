@@ -22,7 +22,7 @@ from mfas_optuna.datasets.arrays import input_name
 from mfas_optuna.datasets.augmentation import with_views
 from mfas_optuna.errors import CacheError, StudyMismatchError
 from mfas_optuna.features.build import Source, build_features
-from mfas_optuna.features.cache import FeatureSet, open_features, write_features
+from mfas_optuna.features.cache import OUTPUT, FeatureSet, open_features, write_features
 from mfas_optuna.features.rows import ROW_RULE
 from mfas_optuna.prepare.backbones import Backbones, TrainedBackbone
 from mfas_optuna.prepare.home import check_home, locked, weights_folder, write_json
@@ -213,6 +213,7 @@ class Preparation:
                 }
                 for modality, settings in spec.backbones.items()
             },
+            "outputs": self._with_output(backbones),
             # The rule, not what it came to: the key must be known before anything is extracted.
             "rows": ROW_RULE,
         }
@@ -232,14 +233,26 @@ class Preparation:
         self._timings["features"] = time.perf_counter() - started
         return open_features(folder, identity, rebuild_command=self._rebuild_command), key
 
+    def _with_output(self, backbones: Mapping[str, TrainedBackbone]) -> list[str]:
+        """Return the modalities whose backbones give the study's own target: simple fusion adds such outputs."""
+        return [
+            modality
+            for modality, trained in backbones.items()
+            if trained.task is None and trained.validation_score is not None
+        ]
+
     def _extract(
         self, folder: Path, identity: Mapping[str, Any], dataset: Dataset, backbones: Mapping[str, TrainedBackbone]
     ) -> None:
         self._say("Features: running each backbone once over all samples")
+        with_output = self._with_output(backbones)
         sources = {
             modality: Source(
                 self._backbones.restore(dataset, modality, settings, backbones[modality]),
-                [Tap(tap.name, tap.module, tap.channel_axis) for tap in settings.taps],
+                [
+                    *(Tap(tap.name, tap.module, tap.channel_axis) for tap in settings.taps),
+                    *([Tap(OUTPUT, "")] if modality in with_output else []),
+                ],
             )
             for modality, settings in self._spec.backbones.items()
             if not isinstance(settings, GivenFeatures)

@@ -23,6 +23,7 @@ from mfas_optuna.spec.datasets import (
     PythonSettings,
 )
 from mfas_optuna.spec.files import find_study, load_spec, study_files, study_folders
+from mfas_optuna.spec.final import FinalSettings, Recipe, UnfrozenSettings
 from mfas_optuna.spec.fingerprint import differences, fingerprint
 from mfas_optuna.spec.operational import check_study_name, data_root, home_folder, joint, storage_url
 from mfas_optuna.spec.study import (
@@ -45,6 +46,7 @@ __all__ = [
     "CooccurrenceSettings",
     "DatasetSettings",
     "DigitsSettings",
+    "FinalSettings",
     "FusionSettings",
     "GivenFeatures",
     "InflatedResNetSettings",
@@ -56,10 +58,12 @@ __all__ = [
     "ObjectiveSettings",
     "PythonBackboneSettings",
     "PythonSettings",
+    "Recipe",
     "SearchSettings",
     "SpaceSettings",
     "StudySpec",
     "TapSettings",
+    "UnfrozenSettings",
     "UnimodalTraining",
     "VggSettings",
     "check_study_name",

@@ -19,6 +19,7 @@ from mfas_optuna.space import SearchSpace
 from mfas_optuna.spec.backbones import BACKBONE_KINDS, BackboneSettings
 from mfas_optuna.spec.base import Seed, Settings
 from mfas_optuna.spec.datasets import DATASET_NAMES, DatasetSettings
+from mfas_optuna.spec.final import FinalSettings
 from mfas_optuna.spec.fingerprint import fingerprint
 from mfas_optuna.target import METRICS, Metric
 
@@ -166,6 +167,8 @@ class StudySpec(Settings):
     """How architectures are found."""
     training: BriefTraining = BriefTraining()
     """How each is trained during the search."""
+    final: FinalSettings = FinalSettings()
+    """How the best are trained to the end, and what they are compared with; no part of the search."""
     storage: str | None = None
     """Database URL, used when neither `--storage` nor MFAS_STORAGE gives one. Operational."""
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
@@ -260,7 +263,7 @@ class StudySpec(Settings):
     def scientific(self) -> dict[str, Any]:
         """Return every field that can change a trial's result, as JSON values: not the budget, nor what is shown."""
         values = self.model_dump(
-            mode="json", exclude={"title": True, "storage": True, "search": {"n_trials", "n_finalists"}}
+            mode="json", exclude={"title": True, "storage": True, "final": True, "search": {"n_trials", "n_finalists"}}
         )
         values["fusion"]["sharing"] = self.sharing()
         return values

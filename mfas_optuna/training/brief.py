@@ -25,7 +25,7 @@ from mfas_optuna.spec import BriefTraining
 from mfas_optuna.target import METRICS, Metric
 from mfas_optuna.threads import one_thread
 from mfas_optuna.training.adamw import FlatAdamW
-from mfas_optuna.training.labels import SMALLEST_DEVIATION, LabelScale
+from mfas_optuna.training.labels import LabelScale
 from mfas_optuna.training.metrics import make_scorer
 
 ROWS_AT_ONCE_SCORING = 512
@@ -78,12 +78,7 @@ class BriefData:
         scale = LabelScale.of(kind, train_labels)
 
         def rows(split: str) -> Tensor:
-            matrix_NF = torch.tensor(features.matrix(split), dtype=torch.float32)
-            if standardize:
-                mean_F = torch.as_tensor(features.mean, dtype=torch.float32)
-                std_F = torch.as_tensor(features.std, dtype=torch.float32)
-                matrix_NF.sub_(mean_F).div_(torch.where(std_F > SMALLEST_DEVIATION, std_F, torch.ones_like(std_F)))
-            return matrix_NF.to(device)
+            return standardized_rows(features, split, standardize=standardize).to(device)
 
         return BriefData(
             layout=features.layout,
@@ -112,6 +107,15 @@ class BriefData:
             ]
             for layer in architecture.layers
         ]
+
+
+def standardized_rows(features: FeatureSet, split: str, *, standardize: bool) -> Tensor:
+    """Return the rows of a split as float32 (N, F) on the CPU, standardised by the training split when asked for."""
+    matrix_NF = torch.tensor(features.matrix(split), dtype=torch.float32)
+    if standardize:
+        shift_F, scale_F = features.layout.standardization(features.mean, features.std)
+        matrix_NF.sub_(torch.from_numpy(shift_F)).div_(torch.from_numpy(scale_F))
+    return matrix_NF
 
 
 @dataclass(frozen=True)

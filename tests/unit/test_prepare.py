@@ -14,6 +14,7 @@ import torch
 
 from mfas_optuna import datasets
 from mfas_optuna.errors import CacheError, HomeError, StudyMismatchError
+from mfas_optuna.features.cache import OUTPUT
 from mfas_optuna.prepare import Preparation, Prepared, check_home, locked, write_json
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import GivenFeatures, StudySpec
@@ -74,7 +75,10 @@ def test_other_features_of_the_same_backbones_need_no_training(home: Path) -> No
     backbones = {name: {**values, "features": ["conv2"]} for name, values in VALUES["backbones"].items()}
     prepared = make(home, said, backbones=backbones).run()
     assert not any("training" in text for text in said)
-    assert prepared.features.layout.n_columns == 8
+    assert prepared.features.layout.spans == {
+        "audio": {"conv2": (0, 4), OUTPUT: (4, 14)},
+        "image": {"conv2": (14, 18), OUTPUT: (18, 28)},
+    }
     assert prepared.fingerprint != make(home).run().fingerprint
 
 
@@ -103,9 +107,12 @@ def test_a_backbone_of_another_task_is_another(home: Path) -> None:
     split = preparation._data().splits["validation"]
     guesses = model(torch.tensor(split.inputs["image"])).argmax(dim=1).numpy()
     assert prepared.backbones["image"].validation_score == pytest.approx((guesses == (split.labels >= 5)).mean())
-    # The search itself is for the target, on the same taps.
+    # The search itself is for the target, on the same taps; the outputs are of the other task, and are not kept.
     assert prepared.features.target.n_outputs == 10
-    assert prepared.features.layout == plain.features.layout
+    assert prepared.features.layout.spans["audio"] == plain.features.layout.spans["audio"]
+    assert prepared.features.layout.features("image") == plain.features.layout.features("image")
+    assert plain.features.layout.has_output("image")
+    assert not prepared.features.layout.has_output("image")
     assert (prepared.features.labels("validation") == split.labels).all()
     said.clear()
     assert make(home, said, backbones=with_task()).run().backbones == prepared.backbones

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mfas_optuna.errors import CacheError, DataError, HomeError
-from mfas_optuna.features.cache import FeatureLayout, FeatureSet, open_features, write_features
+from mfas_optuna.features.cache import OUTPUT, FeatureLayout, FeatureSet, open_features, write_features
 from mfas_optuna.target import Target
 
 KEY = {"data": "abc", "backbones": {"audio": "1", "image": "2"}, "dtype": "float32"}
@@ -178,3 +178,11 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(HomeError, match="No space left"):
         write(tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_of_backbones_are_not_standardised_and_constant_columns_not_divided() -> None:
+    layout = FeatureLayout.of_widths({"audio": {"a": 2, OUTPUT: 2}, "image": {"b": 1}})
+    mean, std = np.arange(1, 6, dtype=np.float32), np.array([2, 0, 3, 4, 5], dtype=np.float32)
+    shift, scale = layout.standardization(mean, std)
+    assert shift.tolist() == [1, 2, 0, 0, 5]
+    assert scale.tolist() == [2, 1, 1, 1, 5]

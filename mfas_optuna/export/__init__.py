@@ -1,0 +1,1 @@
+"""The found network as files that need neither this package nor Optuna."""

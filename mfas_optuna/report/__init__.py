@@ -1,0 +1,1 @@
+"""Tables and verdict of a study, from its database alone."""
