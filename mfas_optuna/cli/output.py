@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mfas_optuna.backbones.taps import TapInfo
+    from mfas_optuna.finals import TestRead
     from mfas_optuna.prepare import Prepared
     from mfas_optuna.spec import StudySpec
     from mfas_optuna.trials import RankedNetwork
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 JSON_VERSION = 1
 
 
-def _console() -> Console:
+def make_console() -> Console:
     """Return a console that leaves the breaking of long lines to the terminal, so that they can be copied whole."""
     return Console(highlight=False, soft_wrap=True)
 
 
-def _print_json(values: Mapping[str, Any]) -> None:
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print a result as JSON, with the version of its schema."""
     print(json.dumps({"version": JSON_VERSION, **values}, indent=1))
 
 
@@ -104,7 +106,8 @@ def _alone(modality: str, task: str | None, metric: Metric, **scores: float | No
     return f"{what}: {title} " + (", ".join(known) or "not known, since its outputs are not the target's")
 
 
-def _print_stand_in(console: Console, stand_in: str) -> None:
+def print_stand_in(console: Console, stand_in: str) -> None:
+    """Print what generated data stand in for; nothing for real data."""
     if stand_in:
         console.print(Text(f"STAND-IN: {stand_in}.", style="bold yellow"))
 
@@ -112,7 +115,7 @@ def _print_stand_in(console: Console, stand_in: str) -> None:
 def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bool) -> None:
     """Print what a search came to."""
     if as_json:
-        _print_json(
+        print_json(
             {
                 "study": request.study_name,
                 "metric": request.spec.metric,
@@ -125,8 +128,8 @@ def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bo
             }
         )
         return
-    console = _console()
-    _print_stand_in(console, outcome.stand_in)
+    console = make_console()
+    print_stand_in(console, outcome.stand_in)
     console.print(best_table(outcome.best, request.spec.metric))
     best = outcome.best[0]
     console.print(Text(f"\nThe best, trial {best.number}, in words:"))
@@ -143,7 +146,7 @@ def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bo
 def print_status(status: StudyStatus, *, as_json: bool) -> None:
     """Print how far a stored study is."""
     if as_json:
-        _print_json(
+        print_json(
             {
                 "study": status.study_name,
                 "metric": status.metric,
@@ -170,11 +173,12 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
                 "warnings": status.warnings,
                 "stand_in": status.stand_in,
                 "data_card": status.card,
+                "test_reads": [asdict(entry) for entry in status.ledger],
             }
         )
         return
-    console = _console()
-    _print_stand_in(console, status.stand_in)
+    console = make_console()
+    print_stand_in(console, status.stand_in)
     done = status.n_by_state.get("COMPLETE", 0) + status.n_by_state.get("PRUNED", 0)
     state = "finished" if status.is_finished else "not finished"
     console.print(
@@ -208,14 +212,27 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
         console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=not console.is_terminal)
     if status.best:
         console.print(best_table(status.best, status.metric))
+    for line in _test_reads(status.ledger):
+        console.print(Text(line))
     if status.timings_s:
         stages = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in status.timings_s.items())
         console.print(Text(f"Time: {stages}"), style="dim")
 
 
+def _test_reads(ledger: Sequence[TestRead]) -> list[str]:
+    """Return how often the test split was read, by purpose."""
+    if not ledger:
+        return []
+    lines = [f"Test split: read {len(ledger)} times"]
+    for purpose in dict.fromkeys(entry.purpose for entry in ledger):
+        times = [entry.time for entry in ledger if entry.purpose == purpose]
+        lines.append(f"  {len(times)} times, last {times[-1][:16].replace('T', ' ')} UTC: {purpose}")
+    return lines
+
+
 def print_prepared(spec: StudySpec, prepared: Prepared) -> None:
     """Print what a study's preparation found or made."""
-    console = _console()
+    console = make_console()
     console.print(Text(prepared.card))
     for modality, trained in prepared.backbones.items():
         scores = {"validation": trained.validation_score, "test": trained.test_score}
@@ -228,7 +245,7 @@ def print_data_report(study: str, report: DataReport, *, as_json: bool) -> None:
     errors = [problem for problem in report.problems if problem.is_error]
     warnings = [problem for problem in report.problems if not problem.is_error]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "study": study,
                 "is_usable": report.folder is not None,
@@ -238,7 +255,7 @@ def print_data_report(study: str, report: DataReport, *, as_json: bool) -> None:
             }
         )
         return
-    console = _console()
+    console = make_console()
     for problem in errors:
         left_out = report.folder is not None
         console.print(Text(f"{'left out' if left_out else 'error'}: {problem}", style="yellow" if left_out else "red"))
@@ -273,7 +290,7 @@ def print_taps(taps: Sequence[TapInfo]) -> None:
         table.add_row(
             tap.module, tap.kind, tap.output, "-" if tap.width is None else str(tap.width), f"{tap.n_parameters:,}"
         )
-    _console().print(table)
+    make_console().print(table)
 
 
 def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
@@ -281,11 +298,11 @@ def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
     space = spec.search_space()
     sizes = {"layer": space.n_layer_choices, "deepest": space.size_at(space.max_depth), "all_depths": space.size}
     if as_json:
-        _print_json(
+        print_json(
             {"study": study, "settings": spec.model_dump(mode="json"), "sharing": spec.sharing(), "space_size": sizes}
         )
         return
-    console = _console()
+    console = make_console()
     console.print(Text(_as_toml(spec.model_dump(mode="json"))))
     modalities = " x ".join(f"{len(names)} ({modality})" for modality, names in space.modalities.items())
     console.print(
@@ -324,7 +341,7 @@ def toml_value(value: Any) -> str:
 def print_estimate(estimate: Estimate, *, as_json: bool) -> None:
     """Print what a search would take."""
     if as_json:
-        _print_json(
+        print_json(
             {
                 "n_trials": estimate.n_trials,
                 "joint_size": estimate.joint_size,
@@ -336,7 +353,7 @@ def print_estimate(estimate: Estimate, *, as_json: bool) -> None:
             }
         )
         return
-    console = _console()
+    console = make_console()
     console.print(
         Text(
             f"Trials: {estimate.n_trials}, {estimate.trial_s:.2f} s each on average ({estimate.n_timed} timed, "

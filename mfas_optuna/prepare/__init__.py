@@ -20,7 +20,7 @@ from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.datasets import DataRequest, Dataset
 from mfas_optuna.datasets.arrays import input_name
 from mfas_optuna.datasets.augmentation import with_views
-from mfas_optuna.errors import CacheError, StudyMismatchError
+from mfas_optuna.errors import CacheError, DataError, StudyMismatchError
 from mfas_optuna.features.build import Source, build_features
 from mfas_optuna.features.cache import OUTPUT, FeatureSet, open_features, write_features
 from mfas_optuna.features.rows import ROW_RULE
@@ -233,6 +233,41 @@ class Preparation:
         self._timings["features"] = time.perf_counter() - started
         return open_features(folder, identity, rebuild_command=self._rebuild_command), key
 
+    def trainable(self, prepared: Prepared) -> tuple[Dataset, dict[str, Source]]:
+        """Return the data, and each modality's trained network with its taps, for training that goes on with both.
+
+        The networks are frozen and in eval mode; equal calls give networks of their own.
+
+        Args:
+            prepared: What `run` gave.
+
+        Raises:
+            DataError: The features were given as they are, so that there are no networks.
+            CacheError: The data here are not those that the networks were trained on.
+        """
+        if not prepared.backbones:
+            raise DataError(
+                "Features were given, so that there are no backbones to train. Leave the second step out: "
+                "--no-unfrozen."
+            )
+        dataset = self._data()
+        self._check_same_data(dataset.fingerprint, prepared.backbones)
+        return dataset, self._sources(dataset, prepared.backbones)
+
+    def _sources(self, dataset: Dataset, backbones: Mapping[str, TrainedBackbone]) -> dict[str, Source]:
+        with_output = self._with_output(backbones)
+        return {
+            modality: Source(
+                self._backbones.restore(dataset, modality, settings, backbones[modality]),
+                [
+                    *(Tap(tap.name, tap.module, tap.channel_axis) for tap in settings.taps),
+                    *([Tap(OUTPUT, "")] if modality in with_output else []),
+                ],
+            )
+            for modality, settings in self._spec.backbones.items()
+            if not isinstance(settings, GivenFeatures)
+        }
+
     def _with_output(self, backbones: Mapping[str, TrainedBackbone]) -> list[str]:
         """Return the modalities whose backbones give the study's own target: simple fusion adds such outputs."""
         return [
@@ -245,18 +280,7 @@ class Preparation:
         self, folder: Path, identity: Mapping[str, Any], dataset: Dataset, backbones: Mapping[str, TrainedBackbone]
     ) -> None:
         self._say("Features: running each backbone once over all samples")
-        with_output = self._with_output(backbones)
-        sources = {
-            modality: Source(
-                self._backbones.restore(dataset, modality, settings, backbones[modality]),
-                [
-                    *(Tap(tap.name, tap.module, tap.channel_axis) for tap in settings.taps),
-                    *([Tap(OUTPUT, "")] if modality in with_output else []),
-                ],
-            )
-            for modality, settings in self._spec.backbones.items()
-            if not isinstance(settings, GivenFeatures)
-        }
+        sources = self._sources(dataset, backbones)
         if self._spec.augmentation is not None:
             dataset = with_views(dataset, self._spec.augmentation)
         build_features(

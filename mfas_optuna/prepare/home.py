@@ -47,14 +47,16 @@ def write_json(path: Path, values: Any) -> None:
 
 
 @contextlib.contextmanager
-def locked(home: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a named lock of the home folder; say so when another process has it, and wait."""
+def locked(
+    home: Path, name: str, say: Callable[[str], None], *, work: str = "preparing the same data and backbones"
+) -> Iterator[None]:
+    """Hold a named lock of the home folder; say so when another process has it, and what it does, and wait."""
     folder = home / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("Another process is preparing the same data and backbones; waiting for it")
+            say(f"Another process is {work}; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

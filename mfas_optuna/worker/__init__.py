@@ -3,6 +3,7 @@
 from mfas_optuna.worker.dashboard import serve_dashboard
 from mfas_optuna.worker.data import build_data, check_data, make_data, taps_of_file, taps_of_study
 from mfas_optuna.worker.estimate import Estimate, dry_run
+from mfas_optuna.worker.final import FinalOutcome, FinalRequest, MethodOutcome, baselines, train
 from mfas_optuna.worker.request import DataReport, Listener, SearchOutcome, SearchRequest
 from mfas_optuna.worker.search import prepare, search
 from mfas_optuna.worker.status import StepStatus, StudyStatus, status
@@ -10,11 +11,15 @@ from mfas_optuna.worker.status import StepStatus, StudyStatus, status
 __all__ = [
     "DataReport",
     "Estimate",
+    "FinalOutcome",
+    "FinalRequest",
     "Listener",
+    "MethodOutcome",
     "SearchOutcome",
     "SearchRequest",
     "StepStatus",
     "StudyStatus",
+    "baselines",
     "build_data",
     "check_data",
     "dry_run",
@@ -25,4 +30,5 @@ __all__ = [
     "status",
     "taps_of_file",
     "taps_of_study",
+    "train",
 ]

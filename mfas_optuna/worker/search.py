@@ -6,6 +6,7 @@ import logging
 
 import optuna
 
+from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.datasets import STAND_IN_MAKERS, read_mark
@@ -29,7 +30,7 @@ def prepare(request: SearchRequest, listener: Listener, *, force: bool = False) 
     """
     check_home(request.home)
     with Interrupts() as interrupts, interrupts.immediate():
-        return _preparation(request, listener).run(force=force)
+        return preparation(request, listener).run(force=force)
 
 
 def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
@@ -65,7 +66,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
         n_before = n_finished_trials(study)
         if not is_over(study, request.spec):
             with interrupts.immediate():
-                prepared = _preparation(request, listener).run(recorded=records.read_backbones(study))
+                prepared = preparation(request, listener).run(recorded=records.read_backbones(study))
             _record_inputs(study, prepared)
             Worker(request, study, sampler, prepared, listener, interrupts, lock).run()
         best = records.best_networks(study.get_trials(deepcopy=False), request.spec.search.n_finalists)
@@ -86,7 +87,8 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
         )
 
 
-def _preparation(request: SearchRequest, listener: Listener) -> Preparation:
+def preparation(request: SearchRequest, listener: Listener) -> Preparation:
+    """Return what makes the data, backbones and features of a request."""
     return Preparation(
         request.spec,
         home=request.home,
@@ -153,6 +155,11 @@ def _record_inputs(study: optuna.Study, prepared: Prepared) -> None:
             card=prepared.card,
             stand_in=prepared.features.stand_in,
         )
+        for modality, trained in prepared.backbones.items():
+            if trained.test_score is not None:
+                finals.write_test_read(
+                    study, purpose="score of a backbone alone", score=trained.test_score, what=modality
+                )
     elif stored != prepared.fingerprint:
         raise StudyMismatchError(
             f"The study was begun with features {stored[:12]}, those here are {prepared.fingerprint[:12]}, so that "

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.errors import StorageError
@@ -64,6 +66,7 @@ class StudyStatus:
         warnings: What the user should look at, with what to do about it.
         stand_in: What the generated data stand in for; empty for real data.
         card: The data card; empty before the data are there.
+        ledger: Everything that was read of the test split, oldest first.
     """
 
     study_name: str
@@ -79,6 +82,7 @@ class StudyStatus:
     warnings: list[str]
     stand_in: str
     card: str
+    ledger: list[finals.TestRead]
 
 
 def status(request: SearchRequest) -> StudyStatus:
@@ -112,7 +116,17 @@ def status(request: SearchRequest) -> StudyStatus:
             warnings=_warnings(health, request.spec.search.mode),
             stand_in=records.read_stand_in(study),
             card=records.read_card(study),
+            ledger=_ledger(study),
         )
+
+
+def _ledger(study: optuna.Study) -> list[finals.TestRead]:
+    """Return what was read of the test split for the search and for the final trainings."""
+    ledger = finals.read_ledger(study)
+    name = finals.final_name(study.study_name)
+    if name in optuna.get_all_study_names(study._storage):
+        ledger += finals.read_ledger(optuna.load_study(study_name=name, storage=study._storage))
+    return sorted(ledger, key=lambda entry: entry.time)
 
 
 def _warnings(health: Mapping[SearchStep, StepHealth], mode: Literal["calibrated", "paper"]) -> list[str]:

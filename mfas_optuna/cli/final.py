@@ -1,0 +1,180 @@
+"""`mfas-optuna train` and `baselines`: final training of what was found, and of what it is compared with."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from mfas_optuna.cli.options import (
+    DataRoot,
+    Device,
+    Json,
+    Mode,
+    Name,
+    Quiet,
+    Sampler,
+    Seed,
+    Storage,
+    Study,
+    clear_errors,
+    request_of,
+)
+from mfas_optuna.target import METRIC_TITLES, Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mfas_optuna.worker import FinalOutcome, FinalRequest, MethodOutcome
+
+Top = Annotated[int, typer.Option("--top", min=1, help="How many of a search's best networks are trained.")]
+Widths = Annotated[
+    Optional[list[int]],  # noqa: UP045
+    typer.Option("--width", min=1, help="Rows of every W_l; may be given more than once \\[default: final.widths]."),
+]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Seeds that what validation chose is trained with.")]
+
+
+def train(
+    study: Study,
+    name: Name = None,
+    storage: Storage = None,
+    top: Top = 5,
+    width: Widths = None,
+    seeds: Seeds = 4,
+    sampler: Sampler = None,
+    mode: Mode = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a search's best networks to the end, choose one by validation, and score it on the test split.
+
+    What was trained is stored; the same command goes on where it was stopped.
+    """
+    with clear_errors():
+        from mfas_optuna import worker
+        from mfas_optuna.cli.view import make_view
+
+        request = _request(study, name, storage, top, width, seeds, sampler, mode, seed, device, data_root)
+        with make_view(quiet=quiet) as view:
+            outcome = worker.train(request, view)
+        _print(request, outcome, as_json=as_json)
+
+
+def baselines(
+    study: Study,
+    name: Name = None,
+    storage: Storage = None,
+    top: Top = 5,
+    width: Widths = None,
+    seeds: Seeds = 4,
+    sampler: Sampler = None,
+    mode: Mode = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train what one would do without the search: each modality alone, simple fusion, random search and TPE.
+
+    With the data, recipes and seeds of `train`, which comes first; simple fusion gets as many parameters as its network
+    has, the networks of random search and TPE the same number of trials.
+    """
+    with clear_errors():
+        from mfas_optuna import worker
+        from mfas_optuna.cli.view import make_view
+
+        request = _request(study, name, storage, top, width, seeds, sampler, mode, seed, device, data_root)
+        with make_view(quiet=quiet) as view:
+            outcome = worker.baselines(request, view)
+        _print(request, outcome, as_json=as_json)
+
+
+def _request(
+    study: str,
+    name: str | None,
+    storage: str | None,
+    top: int,
+    width: list[int] | None,
+    seeds: int,
+    sampler: str | None,
+    mode: str | None,
+    seed: int | None,
+    device: str,
+    data_root: Any,
+) -> FinalRequest:
+    from mfas_optuna.worker import FinalRequest
+
+    search = request_of(
+        study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, device=device, data_root=data_root
+    )
+    return FinalRequest(search, n_candidates=top, n_seeds=seeds, widths=tuple(width) if width else None)
+
+
+def _print(request: FinalRequest, outcome: FinalOutcome, *, as_json: bool) -> None:
+    from mfas_optuna.cli import output
+
+    if as_json:
+        output.print_json(
+            {
+                "study": request.search.study_name,
+                "metric": request.spec.metric,
+                "stand_in": outcome.stand_in,
+                "methods": [_as_json(method) for method in outcome.methods],
+            }
+        )
+        return
+    console = output.make_console()
+    output.print_stand_in(console, outcome.stand_in)
+    console.print(methods_table(outcome.methods, request.spec.metric))
+    console.print(Text(f"The whole comparison: mfas-optuna report --study {request.search.study_name}"), style="dim")
+
+
+def _as_json(method: MethodOutcome) -> dict[str, Any]:
+    choice = method.choice
+    return {
+        "method": method.method,
+        "title": method.title,
+        "step": choice.step,
+        "head": dict(choice.head),
+        "recipe": dict(choice.recipe),
+        "n_parameters": next(iter(choice.by_seed.values())).result.n_parameters,
+        "validation": {seed: final.result.validation_score for seed, final in sorted(choice.by_seed.items())},
+        "test": method.test_scores,
+        "trials": {seed: final.number for seed, final in sorted(choice.by_seed.items())},
+    }
+
+
+def methods_table(methods: Sequence[MethodOutcome], metric: Metric) -> Table:
+    """Return what was trained, with means and deviations over seeds, as a table."""
+    from mfas_optuna.fusion.head import head_label
+
+    title = f"Final training, {METRIC_TITLES[metric]}: mean ± deviation over seeds"
+    table = Table(title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
+    table.add_column("method", overflow="fold")
+    table.add_column("chosen by validation", overflow="fold")
+    for heading in ("parameters", "validation", "test", "seeds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for method in methods:
+        finals = list(method.choice.by_seed.values())
+        table.add_row(
+            Text(method.title + (", unfrozen" if method.choice.step == "unfrozen" else "")),
+            Text(head_label(method.choice.head)),
+            f"{finals[0].result.n_parameters:,}",
+            _mean([final.result.validation_score for final in finals]),
+            _mean(list(method.test_scores.values())),
+            str(len(finals)),
+        )
+    return table
+
+
+def _mean(scores: Sequence[float]) -> str:
+    deviation = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+    return f"{statistics.fmean(scores):.4f}{deviation}"

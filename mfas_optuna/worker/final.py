@@ -1,0 +1,274 @@
+"""From a search to what it is worth: its best networks and what they are compared with, trained to the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import optuna
+import torch
+
+from mfas_optuna import finals
+from mfas_optuna import storage as database
+from mfas_optuna import trials as records
+from mfas_optuna.baselines import fixed_methods, rank_layers
+from mfas_optuna.errors import SearchFailedError, StorageError, StudyMismatchError
+from mfas_optuna.final.frozen import FrozenStep, Places, common_settings
+from mfas_optuna.final.methods import searched_method
+from mfas_optuna.finals import Choice
+from mfas_optuna.fusion.head import Method
+from mfas_optuna.prepare import Prepared, check_home, locked, weights_folder
+from mfas_optuna.spec import SamplerName, StudySpec, differences
+from mfas_optuna.worker.interrupts import Interrupts
+from mfas_optuna.worker.loop import is_over, n_finished_trials
+from mfas_optuna.worker.request import Listener, SearchRequest, choose_device
+from mfas_optuna.worker.samplers import make_sampler
+from mfas_optuna.worker.search import preparation, search
+
+OTHER_SAMPLERS: tuple[SamplerName, ...] = ("random", "tpe")
+
+
+@dataclass(frozen=True, slots=True)
+class FinalRequest:
+    """What to train to the end.
+
+    Attributes:
+        search: The study, as its search was asked for.
+        n_candidates: How many of a search's best networks are trained.
+        n_seeds: Seeds that what is chosen is trained with.
+        widths: Rows of every W_l, each of which is tried; None: the study's.
+    """
+
+    search: SearchRequest
+    n_candidates: int
+    n_seeds: int
+    widths: tuple[int, ...] | None = None
+
+    @property
+    def spec(self) -> StudySpec:
+        """The study's settings with the widths that were asked for."""
+        spec = self.search.spec
+        if self.widths is None:
+            return spec
+        return spec.model_copy(update={"final": spec.final.model_copy(update={"widths": self.widths})})
+
+
+@dataclass(frozen=True, slots=True)
+class MethodOutcome:
+    """What a method came to in one step.
+
+    Attributes:
+        method: Its name.
+        title: What it is called for people.
+        choice: What validation chose.
+        test_scores: By seed.
+    """
+
+    method: str
+    title: str
+    choice: Choice
+    test_scores: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FinalOutcome:
+    """What final training came to.
+
+    Attributes:
+        study: The study of final trainings.
+        methods: What was asked for, in order.
+        stand_in: What the generated data stand in for; empty for real data.
+    """
+
+    study: optuna.Study
+    methods: list[MethodOutcome]
+    stand_in: str
+
+
+def train(request: FinalRequest, listener: Listener) -> FinalOutcome:
+    """Train the best networks of a search to the end, and choose among them by validation.
+
+    Raises:
+        Interrupted: A signal asked for the end; what was stored stays, and the same call goes on.
+        MfasError: Something a user can mend is wrong; the message says what.
+    """
+    with _opened(request, listener) as opened:
+        sampler = request.spec.search.sampler
+        method = searched_method(
+            sampler, opened.search.get_trials(deepcopy=False), request.spec.search_space(), request.n_candidates,
+            n_trials=None,
+        )  # fmt: skip
+        if method is None:
+            raise SearchFailedError(
+                f"Study {request.search.study_name!r} has no complete trial. Run `mfas-optuna search` first."
+            )
+        step = opened.frozen_step()
+        return opened.outcome(step.run([method], n_seeds=request.n_seeds))
+
+
+def baselines(request: FinalRequest, listener: Listener) -> FinalOutcome:
+    """Train what a user would do without the search, with the same data, recipes and seeds.
+
+    Each modality alone, simple fusion at the number of parameters that `train` chose, and the best networks of random
+    search and TPE at the search's number of trials.
+
+    Raises:
+        Interrupted: A signal asked for the end; what was stored stays, and the same call goes on.
+        MfasError: Something a user can mend is wrong; the message says what.
+    """
+    others = []
+    with _opened(request, listener) as opened:
+        ours = opened.chosen(request.spec.search.sampler)
+        n_trials = n_finished_trials(opened.search)
+    for sampler in OTHER_SAMPLERS:
+        if sampler != request.spec.search.sampler:
+            others.append(_search_with(request, sampler, n_trials, listener))
+    with _opened(request, listener) as opened:
+        features = opened.prepared.features
+        spec = request.spec
+        listener.say("Ranking layers by linear probes")
+        ranking = rank_layers(features, metric=spec.metric, is_balanced=spec.is_balanced)
+        fixed = fixed_methods(features.layout, ranking, n_outputs=features.target.n_outputs, kind=features.target.kind)
+        n_parameters = next(iter(ours.by_seed.values())).result.n_parameters
+        step = opened.frozen_step()
+        found = step.run([method for method in others if method is not None], n_seeds=request.n_seeds)
+        listener.say(f"Simple fusion, each of at most {n_parameters:,} parameters")
+        return opened.outcome(found | step.run(fixed, n_seeds=request.n_seeds, n_parameters=n_parameters))
+
+
+def _search_with(request: FinalRequest, sampler: SamplerName, n_trials: int, listener: Listener) -> Method | None:
+    """Search the same study with another sampler, in a study NAME-SAMPLER, for as many trials."""
+    spec = request.search.spec.with_search(sampler=sampler, n_trials=n_trials)
+    name = f"{request.search.study_name}-{sampler}"
+    listener.say(f"Search with {sampler}: {n_trials} trials, in study {name}")
+    outcome = search(replace(request.search, spec=spec, study_name=name), listener)
+    trials = outcome.study.get_trials(deepcopy=False)
+    return searched_method(sampler, trials, spec.search_space(), request.n_candidates, n_trials=n_trials)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A search with its final trainings, while this process alone may add to them."""
+
+    request: FinalRequest
+    listener: Listener
+    search: optuna.Study
+    final: optuna.Study
+    prepared: Prepared
+    device: torch.device
+
+    def frozen_step(self) -> FrozenStep:
+        home = self.request.search.home
+        return FrozenStep(
+            self.request.spec,
+            self.prepared.features,
+            self.final,
+            places=Places(weights_folder(home), home / "final" / self.request.search.study_name),
+            device=self.device,
+            progress=self.listener.progress,
+            say=self.listener.say,
+        )
+
+    def chosen(self, method: str) -> Choice:
+        settings = finals.read_settings(self.final) or {}
+        choice = finals.chosen(finals.read(self.final), method, "frozen", settings.get("tuning_seeds", []))
+        if choice is None or not settings:
+            raise StorageError(
+                f"Study {self.request.search.study_name!r}: its best network is not trained to the end yet, and what "
+                "it is compared with gets as many parameters. Run `mfas-optuna train` first."
+            )
+        return choice
+
+    def outcome(self, found: dict[str, Choice]) -> FinalOutcome:
+        titles, scored = finals.read_titles(self.final), finals.test_scores(finals.read_ledger(self.final))
+        return FinalOutcome(
+            self.final,
+            [
+                MethodOutcome(
+                    method,
+                    titles[method],
+                    choice,
+                    {seed: scored[final.number] for seed, final in sorted(choice.by_seed.items())},
+                )
+                for method, choice in found.items()
+            ],
+            self.prepared.features.stand_in,
+        )
+
+
+@contextlib.contextmanager
+def _opened(request: FinalRequest, listener: Listener) -> Iterator[_Opened]:
+    """Open a search and its final trainings, with everything that was checked when it was searched."""
+    wanted = request.search
+    check_home(wanted.home)
+    device = choose_device(wanted.device)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with (
+        database.clear_errors(wanted.storage_url),
+        Interrupts() as interrupts,
+        interrupts.immediate(),
+        locked(wanted.home, f"final-{wanted.study_name}", listener.say, work="training the same study to the end"),
+    ):
+        database.check_exists(wanted.storage_url)
+        storage = database.open_storage(wanted.storage_url)
+        study = database.load_study(storage, wanted.study_name)
+        _check_search(study, wanted, listener)
+        prepared = preparation(wanted, listener).run(recorded=records.read_backbones(study))
+        _check_features(records.read_features(study), prepared)
+        final = optuna.create_study(
+            storage=storage,
+            study_name=finals.final_name(wanted.study_name),
+            direction="maximize",
+            load_if_exists=True,
+        )
+        _claim(final, request.spec, prepared)
+        if prepared.features.stand_in:
+            final.set_user_attr(records.STAND_IN, prepared.features.stand_in)
+        yield _Opened(request, listener, study, final, prepared, device)
+
+
+def _check_search(study: optuna.Study, wanted: SearchRequest, listener: Listener) -> None:
+    stored = records.read_scientific(study)
+    if stored is None:
+        raise StorageError(f"Study {wanted.study_name!r} in this database was not begun by mfas-optuna.")
+    changed = list(differences(stored, wanted.spec.scientific()))
+    if changed:
+        raise StudyMismatchError(
+            f"Study {wanted.study_name!r} was searched with other settings:\n  "
+            + "\n  ".join(changed)
+            + "\nRestore them, or name the study that was searched with these.",
+            changed,
+        )
+    study.sampler = make_sampler(wanted.spec)
+    if not is_over(study, wanted.spec):
+        listener.say(
+            f"Warning: the search of {wanted.study_name} is not finished: {n_finished_trials(study)} of "
+            f"{wanted.spec.n_trials_planned()} trials. The best networks so far are taken"
+        )
+
+
+def _check_features(stored: str | None, prepared: Prepared) -> None:
+    if stored != prepared.fingerprint:
+        was = "none" if stored is None else stored[:12]
+        raise StudyMismatchError(
+            f"The study was searched with features {was}, those here are {prepared.fingerprint[:12]}, so that scores "
+            "could not be compared. Search again under another --name.",
+            [f"features: was {was}, is now {prepared.fingerprint[:12]}"],
+        )
+
+
+def _claim(final: optuna.Study, spec: StudySpec, prepared: Prepared) -> None:
+    """Record what the final trainings have in common; refuse to mix them with those of other settings."""
+    given, stored = common_settings(spec, prepared.fingerprint), finals.read_settings(final)
+    if stored is None:
+        finals.write_settings(final, given)
+        return
+    changed: Sequence[str] = list(differences(stored, given))
+    if changed:
+        raise StudyMismatchError(
+            f"The final trainings of {final.study_name!r} were begun with other settings:\n  "
+            + "\n  ".join(changed)
+            + "\nRestore them, or search under another --name: methods are compared under equal settings.",
+            list(changed),
+        )
