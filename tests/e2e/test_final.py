@@ -1,0 +1,61 @@
+"""From a search to the comparison: train and baselines as a user runs them."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import TINY, Cli
+from .test_cli import refused
+
+FINAL = """
+[final]
+widths = [4, 8]
+recipes = [{ learning_rate = 1e-2 }]
+epochs = 4
+patience = 2
+"""
+STUDY = ["--study", "tiny"]
+FROZEN = [*STUDY, "--no-unfrozen", "--seeds", "2"]
+
+
+@pytest.fixture
+def searched(cli: Cli) -> Cli:
+    """A finished search of a small study."""
+    (cli.folder / "studies" / "tiny.toml").write_text(TINY + FINAL)
+    cli.ok("search", *STUDY, "--quiet")
+    return cli
+
+
+def test_the_best_networks_are_trained_and_compared(searched: Cli) -> None:
+    trained = searched.json("train", *FROZEN, "--top", "2")
+    (ours,) = trained["methods"]
+    assert ours["method"] == "mfas"
+    assert sorted(ours["validation"]) == sorted(ours["test"]) == ["0", "1"]
+    assert ours["head"]["width"] in (4, 8)
+    # Two candidates of two widths each, and the second seed of what was chosen.
+    assert "Final training" in searched.ok("train", *FROZEN, "--top", "2", "--quiet")
+    compared = searched.json("baselines", *FROZEN, "--top", "2")
+    methods = {method["method"]: method for method in compared["methods"]}
+    assert {"random", "tpe", "concat_all", "towers_auxiliary", "late_mean", "gmu", "centralnet"} <= set(methods)
+    for name, method in methods.items():
+        assert sorted(method["test"]) == ["0", "1"]
+        if name not in ("random", "tpe") and "width" in method["head"] and method["head"]["width"] > 1:
+            assert method["n_parameters"] <= ours["n_parameters"]
+    # Nothing is trained or read a second time.
+    status = searched.json("status", *STUDY)
+    assert searched.json("baselines", *FROZEN, "--top", "2")["methods"] == compared["methods"]
+    assert searched.json("status", *STUDY)["test_reads"] == status["test_reads"]
+    purposes = [entry["purpose"] for entry in status["test_reads"]]
+    assert purposes.count("score of a backbone alone") == 2
+    assert len(purposes) == 2 + 2 * (1 + len(methods))
+    assert "Test split: read" in searched.ok("status", *STUDY)
+
+
+def test_what_cannot_be_trained_is_refused(searched: Cli) -> None:
+    assert "Run `mfas-optuna train` first" in refused(searched, "baselines", *FROZEN)
+    assert "There is no stored study" in refused(searched, "train", *FROZEN, "--name", "other")
+    searched.ok("train", *FROZEN, "--top", "1", "--quiet")
+    (searched.folder / "studies" / "tiny.toml").write_text(TINY + FINAL.replace("epochs = 4", "epochs = 3"))
+    assert "training.epochs: was 4, is now 3" in refused(searched, "train", *FROZEN)
+    (searched.folder / "studies" / "tiny.toml").write_text(TINY + FINAL.replace("[4, 8]", "[0]"))
+    assert "final.widths" in refused(searched, "train", *FROZEN)
