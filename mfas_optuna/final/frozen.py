@@ -161,7 +161,7 @@ class FrozenStep:
         if training.key in {final.training.key for final in finals.read(self._study)}:
             return
         recipe = Recipe.model_validate(training.recipe)
-        head = self._build(head_from_record(training.head), recipe, training.seed).to(self._device)
+        head = self.build(training).to(self._device)
         checkpoint = self._places.partial / training.key[:16]
         started = time.perf_counter()
         try:
@@ -227,9 +227,14 @@ class FrozenStep:
             self._test = rows.to(self._device), scale.tensor(self._features.labels("test"), self._device)
         return score_head(head, *self._test, self._data.loss, self._spec.metric)
 
+    def build(self, training: FinalTraining) -> Head:
+        """Return the untrained head of a training, on the CPU."""
+        recipe = Recipe.model_validate(training.recipe)
+        return self._build(head_from_record(training.head), recipe, training.seed)
+
     def restore(self, final: Final) -> Head:
         """Return the head of a stored training with its weights, on the device, in eval mode."""
-        head = self._build(head_from_record(final.training.head), Recipe.model_validate(final.training.recipe), 0)
+        head = self.build(final.training)
         if final.result.weights:
             head.load_state_dict(decode_layer(self._store.get(final.result.weights)))
         return head.to(self._device).eval()

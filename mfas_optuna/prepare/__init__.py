@@ -269,11 +269,15 @@ class Preparation:
         }
 
     def _with_output(self, backbones: Mapping[str, TrainedBackbone]) -> list[str]:
-        """Return the modalities whose backbones give the study's own target: simple fusion adds such outputs."""
+        """Return the modalities whose backbones give the study's own target: simple fusion adds such outputs.
+
+        Networks that were trained elsewhere for values give them in units of their own: their outputs are left out.
+        """
+        is_regression = self._spec.dataset.target_kind == "regression"
         return [
             modality
             for modality, trained in backbones.items()
-            if trained.task is None and trained.validation_score is not None
+            if trained.task is None and trained.validation_score is not None and not (is_regression and trained.given)
         ]
 
     def _extract(
