@@ -1,1 +1,6 @@
 """Every simple way to fuse, as a head that is trained like any other."""
+
+from mfas_optuna.baselines.methods import AnyHead, fixed_methods, head_from_record, width_for
+from mfas_optuna.baselines.probes import RankedLayer, rank_layers
+
+__all__ = ["AnyHead", "RankedLayer", "fixed_methods", "head_from_record", "rank_layers", "width_for"]

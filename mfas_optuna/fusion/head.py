@@ -90,11 +90,6 @@ class HeadSettings(Settings, ABC):
         """Whether its hidden layers have a width to be chosen."""
         return "width" in type(self).model_fields
 
-    @property
-    def label(self) -> str:
-        """What tells it from others of its kind, its width not counted; empty where nothing does."""
-        return ""
-
     def as_record(self) -> dict[str, Any]:
         """Return JSON values."""
         return self.model_dump(mode="json")
@@ -137,11 +132,6 @@ class NetworkSettings(HeadSettings):
             ),
             width=width,
         )
-
-    @property
-    def label(self) -> str:
-        """The paper's notation."""
-        return self.notation
 
     def reads(self) -> tuple[tuple[str, str], ...]:
         """Return the features of all layers."""

@@ -50,7 +50,7 @@ class FinalSettings(Settings):
     """Epochs without a better validation score after which training ends."""
     batch_size: int = Field(default=128, ge=1)
     """Rows a step."""
-    auxiliary_weight: float = Field(default=0.5, ge=0)
+    auxiliary_weight: float = Field(default=0.5, gt=0)
     """Weight of the mean of the auxiliary losses, for methods that have such."""
     n_tuning_seeds: int = Field(default=1, ge=1)
     """Seeds that everything which validation chooses from is trained with: candidates, widths and recipes."""

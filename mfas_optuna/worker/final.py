@@ -128,8 +128,8 @@ def baselines(request: FinalRequest, listener: Listener) -> FinalOutcome:
         features = opened.prepared.features
         spec = request.spec
         listener.say("Ranking layers by linear probes")
-        ranking = rank_layers(features, metric=spec.metric, is_balanced=spec.is_balanced)
-        fixed = fixed_methods(features.layout, ranking, n_outputs=features.target.n_outputs, kind=features.target.kind)
+        ranking = rank_layers(features, spec.metric)
+        fixed = fixed_methods(features.layout, ranking, kind=features.target.kind)
         n_parameters = next(iter(ours.by_seed.values())).result.n_parameters
         step = opened.frozen_step()
         found = step.run([method for method in others if method is not None], n_seeds=request.n_seeds)
