@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mfas_optuna.datasets import Dataset, Split
 from mfas_optuna.datasets.augmentation import Changes, layout_of
-from mfas_optuna.errors import TrainingDiverged
+from mfas_optuna.errors import HomeError, TrainingDiverged
 from mfas_optuna.fusion.losses import loss_for
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import AugmentationSettings
@@ -36,6 +36,7 @@ from mfas_optuna.training.checkpoint import Checkpoint
 from mfas_optuna.training.fused import FusedModel, FusedOutputs
 from mfas_optuna.training.labels import LabelScale
 from mfas_optuna.training.metrics import make_scorer
+from mfas_optuna.training.processes import Processes
 from mfas_optuna.training.resumable import (
     CHECKPOINT_S,
     WORK_FOR_WRITING,
@@ -62,7 +63,7 @@ class UnfrozenResult:
         epoch_scores: Score on the validation split: before any step, then after each epoch.
         best_epoch: 0-based index into these of the score and weights that count; 0: training made nothing better.
         score: Its score.
-        state: Weights and buffers of the whole model then, on the CPU.
+        state: Weights and buffers of the whole model then, on the CPU, contiguous.
     """
 
     epoch_scores: list[float]
@@ -99,38 +100,64 @@ def train_unfrozen(
     Equal model, data, settings, seed, device and thread count give equal results, on the CPU bit for bit, interrupted
     or not; torch's global generators are left as they were.
 
+    Processes that `accelerate launch` or `torchrun` started train together: each calls this with equal arguments, takes
+    its share of every batch, and gets the same result. The steps are those of one process, up to rounding, but for
+    batch normalisation, which sees the share alone, and for dropout masks (decision 29).
+
     Args:
         model: Trained on frozen backbones.
         dataset: The data that the backbones were trained on.
         settings: How long and how fast.
-        device: Where it is trained, and where it stays.
+        device: Where it is trained, and where it stays; one of several processes takes its own of this type.
         seed: Of the order of samples, their augmentation, and dropout.
         metric: What a score is; None: the first that suits the target.
         is_balanced: Whether the loss is weighted against frequent classes or labels.
         augmentation: How training samples are changed, anew in each epoch.
         checkpoint: A folder, of this training alone, from which it goes on and in which it keeps how far it is; one of
-            another training is removed. The caller removes it once it has kept the result. None: nothing is kept.
-        progress: Told of batches done, over all epochs.
+            another training is removed. The caller removes it once it has kept the result. None: nothing is kept. Of
+            several processes all read it and the first writes it.
+        progress: Told of batches done, over all epochs; of several processes the first tells.
 
     Raises:
         TrainingDiverged: The loss became NaN or infinite.
         FusionShapeError: The model does not fit the data.
-        HomeError: The checkpoint's folder cannot be written.
+        HomeError: The checkpoint's folder cannot be written, or is not the same for all processes.
+        DeviceError: There are several processes, and accelerate is missing.
     """
+    processes = Processes(device)
     training = _Training(
         model,
         dataset,
         settings,
-        device=device,
+        processes=processes,
         seed=seed,
         metric=metric or METRICS[dataset.target.kind][0],
         is_balanced=is_balanced,
         augmentation=augmentation,
     )
     kept = None if checkpoint is None else Checkpoint(checkpoint, training.key())
-    training.start(None if kept is None else kept.read())
-    training.run(kept, progress)
+    training.start(None if kept is None else _read(kept, processes))
+    training.run(kept if processes.is_first else None, progress if processes.is_first else silent)
     return training.end()
+
+
+def _read(checkpoint: Checkpoint, processes: Processes) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Return what was kept, the same in all processes; the first reads first, and removes what is damaged."""
+    kept = checkpoint.read() if processes.is_first else None
+    processes.wait()
+    if not processes.is_first:
+        kept = checkpoint.read()
+    step = torch.tensor(float(-1 if kept is None else kept[0]["step"]), device=processes.device)
+    of_first = step.clone()
+    processes.copy_first([of_first])
+    n_other = (step != of_first).float()
+    processes.add_up([n_other])
+    if n_other.item():
+        raise HomeError(
+            f"{checkpoint.folder}: {n_other.item():.0f} of {processes.n} processes found another checkpoint there than "
+            "the first. Set MFAS_HOME to a folder that all of them share."
+        )
+    return kept
 
 
 def score_fused(model: FusedModel, split: Split, metric: Metric, device: torch.device, scale: LabelScale) -> float:
@@ -175,14 +202,15 @@ class _Training:
         dataset: Dataset,
         settings: UnfrozenSettings,
         *,
-        device: torch.device,
+        processes: Processes,
         seed: int,
         metric: Metric,
         is_balanced: bool,
         augmentation: AugmentationSettings | None,
     ) -> None:
         self._model, self._dataset, self._settings = model, dataset, settings
-        self._device, self._seed, self._metric = device, seed, metric
+        self._processes, self._seed, self._metric = processes, seed, metric
+        self._device = device = processes.device
         self._is_balanced, self._augmentation = is_balanced, augmentation
         train, target = dataset.splits["train"], dataset.target
         self._scale = LabelScale.of(target.kind, train.labels)
@@ -191,6 +219,7 @@ class _Training:
             for split in ("train", "validation")
         )
         self._loss = loss_for(target, train.labels, is_balanced=is_balanced, device=device)
+        self._labels = self._scale.tensor(train.labels, device)
         self._n_samples = len(train)
         self._n_batches = n_batches(self._n_samples, settings.batch_size)
         self._total = settings.epochs * self._n_batches
@@ -218,6 +247,7 @@ class _Training:
             "first_weights": weights_digest(model),
             "torch": torch.__version__,
             "device": self._device.type,
+            "n_processes": self._processes.n,
         }
 
     def start(self, kept: tuple[dict[str, Any], dict[str, Tensor]] | None) -> None:
@@ -238,6 +268,8 @@ class _Training:
             weight_decay=settings.weight_decay,
             n_steps=self._total,
         )
+        self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._processes.copy_first([*self._optimizer.parameters, *self._buffers])
         if kept is None:
             self._look()
         else:
@@ -296,20 +328,55 @@ class _Training:
         return UnfrozenResult(self._scores, self._best_epoch, self._scores[self._best_epoch], self._best_state)
 
     def _step(self, rows: Tensor, changes: Mapping[str, Changes | None], generators: list[torch.Generator]) -> None:
+        processes = self._processes
+        share = processes.share(rows)
         inputs = {}
         for modality, of_modality in self._train.items():
-            inputs[modality], labels = of_modality.take(rows, changes[modality])
+            inputs[modality], labels = of_modality.take(share, changes[modality])
+        seeds = (self._seed, self._done, *([processes.rank] if processes.rank else []))
         for generator in generators:
-            generator.manual_seed(step_seed(self._seed, self._done))
+            generator.manual_seed(step_seed(*seeds))
         is_cuda = self._device.type == "cuda"
         with torch.autocast("cuda", dtype=torch.bfloat16) if is_cuda else contextlib.nullcontext():
             outputs = self._model(inputs, generators[-1])
         loss = self._multitask_loss(outputs, labels)
+        if processes.n > 1:
+            loss = loss * self._part_of(rows, share)
         self._optimizer.zero_grad()
         loss.backward()
+        self._loss_sum += self._exchange(loss.detach())
         self._optimizer.step()
-        self._loss_sum += loss.detach()
         self._done += 1
+
+    def _part_of(self, rows: Tensor, share: Tensor) -> Tensor | float:
+        """Return what the loss of a share, a mean over its rows, counts in that of the batch."""
+        if len(share) == len(rows):
+            return 1 / self._processes.n
+        weight_C = self._loss.weight_C
+        if self._scale.kind != "multiclass" or weight_C is None:
+            return len(share) / len(rows)
+        of_share, of_all = (weight_C[self._labels[of.to(self._device)]].sum() for of in (share, rows))
+        return of_share / of_all
+
+    def _exchange(self, loss: Tensor) -> Tensor:
+        """Add up the gradients of all processes, and return their loss; afterwards all hold the same."""
+        processes = self._processes
+        if processes.n == 1:
+            return loss
+        parameters = self._optimizer.parameters
+        # One that no process has a gradient of must stay without.
+        has_gradient = loss.new_tensor([parameter.grad is not None for parameter in parameters])
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        processes.add_up(
+            [loss, has_gradient, *(parameter.grad for parameter in parameters if parameter.grad is not None)]
+        )
+        for parameter, n_with in zip(parameters, has_gradient.tolist(), strict=True):
+            if not n_with:
+                parameter.grad = None
+        processes.copy_first(self._buffers)
+        return loss
 
     def _multitask_loss(self, outputs: FusedOutputs, labels: Tensor) -> Tensor:
         loss = self._loss(outputs.fused_BC.float(), labels)
@@ -353,10 +420,22 @@ class _Training:
         """Score the model as it is, and keep its weights when nothing was better."""
         self._model.eval()
         split = self._dataset.splits["validation"]
-        outputs_NC = _outputs(self._model, self._validation, torch.arange(len(split)))
+        outputs_NC = self._validation_outputs(len(split))
         score = _score(outputs_NC, self._scale, split, self._metric)
         if not self._scores or score > self._scores[self._best_epoch]:
             self._best_epoch = len(self._scores)
             state = self._model.state_dict()
-            self._best_state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+            self._best_state = {
+                name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+                for name, tensor in state.items()
+            }
         self._scores.append(score)
+
+    def _validation_outputs(self, n_rows: int) -> Tensor:
+        """Return the fused outputs (N, C) of the validation split, of which each process computes a part."""
+        rows_N, device = self._processes.part(torch.arange(n_rows)), self._device
+        outputs_NC = torch.zeros(n_rows, self._dataset.target.n_outputs, device=device)
+        if len(rows_N):
+            outputs_NC[rows_N.to(device)] = _outputs(self._model, self._validation, rows_N)
+        self._processes.add_up([outputs_NC])
+        return outputs_NC
