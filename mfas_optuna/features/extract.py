@@ -28,6 +28,17 @@ Inputs = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
 
 
+def pooled(tap: Tap, output: Tensor) -> Tensor:
+    """Return what is kept of a tap's output: pooled, float32 (B, width), in memory of its own.
+
+    Raises:
+        TapError: It cannot be pooled.
+    """
+    result = pool(output, tap.channel_axis).float()
+    # Nothing to average and nothing to convert: still the output itself, which the network may write over.
+    return result.clone() if result.data_ptr() == output.data_ptr() else result
+
+
 @contextmanager
 def feature_reader(
     model: nn.Module, taps: Sequence[Tap], device: torch.device
@@ -41,11 +52,6 @@ def feature_reader(
         TapError: A tap does not exist or, at a call, cannot be pooled.
     """
     model.eval()
-
-    def pooled(tap: Tap, output: Tensor) -> Tensor:
-        result = pool(output, tap.channel_axis).float()
-        # Nothing to average and nothing to convert: still the output itself, which the network may write over.
-        return result.clone() if result.data_ptr() == output.data_ptr() else result
 
     def read(samples: Inputs) -> list[Tensor]:
         x = to_input(samples, device)

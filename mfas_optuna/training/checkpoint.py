@@ -23,7 +23,7 @@ from mfas_optuna.registry.blobs import decode_layer, encode_layer
 
 _log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 _INDEX = "checkpoint.json"
 
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,17 @@ from mfas_optuna.spec import AugmentationSettings, UnimodalTraining
 from mfas_optuna.target import METRICS, Metric
 from mfas_optuna.training.checkpoint import Checkpoint
 from mfas_optuna.training.labels import LabelScale
+from mfas_optuna.training.resumable import (
+    CHECKPOINT_S,
+    WORK_FOR_WRITING,
+    OneCycleAdamW,
+    batches,
+    n_batches,
+    scoped_generators,
+    step_seed,
+    weights_digest,
+    with_prefix,
+)
 from mfas_optuna.training.scoring import (
     Batches,
     UnimodalResult,
@@ -39,13 +49,8 @@ from mfas_optuna.training.scoring import (
 
 __all__ = ["UnimodalResult", "chance_score", "score_unimodal", "train_unimodal"]
 
-CHECKPOINT_S = 30.0
-"""Seconds of work that an interruption loses at most, or about that; the end of an epoch is kept too."""
-WORK_FOR_WRITING = 10
-"""Seconds of work for each second of writing checkpoints within an epoch."""
 _NEWS_S = 1.0
 _STEPS_BETWEEN_NEWS = 20
-_FEWEST_STEPS = 8  # OneCycleLR divides by zero when a quarter of its steps is one step.
 
 
 def train_unimodal(
@@ -117,7 +122,7 @@ class _Training:
         split, target = dataset.splits["train"], dataset.target
         self._train = Batches(split, modality, LabelScale.of(target.kind, split.labels), device)
         self._loss: Loss = loss_for(target, split.labels, is_balanced=is_balanced, device=device)
-        self._n_batches = _n_batches(len(self._train), settings.batch_size)
+        self._n_batches = n_batches(len(self._train), settings.batch_size)
         self._total = settings.epochs * self._n_batches
         self._done = 0
         self._loss_sum = torch.zeros((), device=device)
@@ -126,10 +131,6 @@ class _Training:
         """Return what the training follows from, as JSON values; called before it starts."""
         dataset, augmentation = self._dataset, self._augmentation
         labels = hashlib.sha256(np.ascontiguousarray(dataset.splits["train"].labels).tobytes()).hexdigest()
-        weights = hashlib.sha256()
-        for name, tensor in self._model.state_dict().items():
-            weights.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            weights.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return {
             "settings": self._settings.model_dump(mode="json"),
             "data": dataset.fingerprint,
@@ -139,7 +140,7 @@ class _Training:
             "labels": labels,  # Those of a task differ from the target's.
             "is_balanced": self._is_balanced,
             "augmentation": None if augmentation is None else augmentation.model_dump(mode="json", exclude={"views"}),
-            "first_weights": weights.hexdigest(),
+            "first_weights": weights_digest(self._model),
             "torch": torch.__version__,
             "device": self._device.type,
         }
@@ -151,39 +152,24 @@ class _Training:
         if self._train.is_image:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
         model.requires_grad_(True).train()
-        self._optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, max_lr=settings.learning_rate, total_steps=max(self._total, _FEWEST_STEPS), pct_start=0.25
+        self._optimizer = OneCycleAdamW(
+            [(list(model.parameters()), settings.learning_rate)],
+            weight_decay=settings.weight_decay,
+            n_steps=self._total,
         )
         if kept is not None:
             self._restore(*kept)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        (group,) = self._optimizer.param_groups
-        tensors = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
-        for number, parameter in enumerate(group["params"]):
-            for name, tensor in self._optimizer.state[parameter].items():
-                tensors[f"optimizer.{number}.{name}"] = tensor
+        values, tensors = self._optimizer.state()
+        tensors |= {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
         tensors["loss_sum"] = self._loss_sum
-        return {"step": self._done, "lr": group["lr"], "betas": list(group["betas"])}, tensors
+        return {"step": self._done, **values}, tensors
 
     def _restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        prefix = "model."
-        self._model.load_state_dict(
-            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        )
-        (group,) = self._optimizer.param_groups
-        for number, parameter in enumerate(group["params"]):
-            prefix = f"optimizer.{number}."
-            for name, tensor in tensors.items():
-                if name.startswith(prefix):
-                    # Moments lie in memory as their parameter does: the fused step goes through both side by side.
-                    like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(self._device)
-                    self._optimizer.state[parameter][name.removeprefix(prefix)] = torch.empty_like(like).copy_(tensor)
-        group["lr"], group["betas"] = values["lr"], tuple(values["betas"])
-        self._done = self._schedule.last_epoch = values["step"]
+        self._done = values["step"]
+        self._model.load_state_dict(with_prefix(tensors, "model."))
+        self._optimizer.restore(values, tensors, self._done)
         self._loss_sum.copy_(tensors["loss_sum"])
 
     def run(self, checkpoint: Checkpoint | None, progress: Progress) -> None:
@@ -198,9 +184,8 @@ class _Training:
             if ends_at <= self._done:
                 continue  # Gone through before the interruption.
             changes = self._draw_changes(epoch)
-            with _scoped_generators(self._device) as generators:
-                ends = [settings.batch_size * (number + 1) for number in range(self._n_batches - 1)]
-                for rows in order.tensor_split(ends)[self._done - ends_at :]:
+            with scoped_generators(self._device) as generators:
+                for rows in batches(order, settings.batch_size)[self._done - ends_at :]:
                     if self._done % _STEPS_BETWEEN_NEWS == 0 or time.monotonic() - told_at > _NEWS_S:
                         told_at = time.monotonic()
                         progress(what, self._done, self._total)
@@ -217,7 +202,7 @@ class _Training:
 
     def _step(self, rows: Tensor, changes: Changes | None, generators: list[torch.Generator]) -> None:
         x, labels = self._train.take(rows, changes)
-        seed = int(np.random.SeedSequence((self._settings.seed, self._done)).generate_state(1, np.uint64)[0])
+        seed = step_seed(self._settings.seed, self._done)
         for generator in generators:
             generator.manual_seed(seed)
         is_cuda = self._device.type == "cuda"
@@ -225,10 +210,9 @@ class _Training:
             outputs = self._model(x)
         check_outputs(outputs, len(rows), self._dataset.target.n_outputs, self._modality)
         loss = self._loss(outputs.float(), labels)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        self._schedule.step()
         self._loss_sum += loss.detach()
         self._done += 1
 
@@ -249,22 +233,3 @@ class _Training:
                 f"Lower its learning_rate ({self._settings.learning_rate}).",
             )
         self._loss_sum.zero_()
-
-
-@contextlib.contextmanager
-def _scoped_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
-    """Give torch's own generators, which dropout draws from, and leave them as they were."""
-    devices = []
-    if device.type == "cuda":
-        devices.append(torch.cuda.current_device() if device.index is None else device.index)
-    with torch.random.fork_rng(devices):
-        yield [torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)]
-
-
-def _n_batches(n_samples: int, batch_size: int) -> int:
-    """Return the number of batches of an epoch; a single sample that is left over joins the last one.
-
-    Batch normalisation cannot be trained on one.
-    """
-    is_one_left = batch_size > 1 and n_samples > 1 and n_samples % batch_size == 1
-    return math.ceil(n_samples / batch_size) - is_one_left
