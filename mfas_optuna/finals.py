@@ -69,8 +69,8 @@ class FinalResult:
 
     Attributes:
         validation_score: The metric on the validation split in the epoch that counts.
-        epoch_scores: The metric on the validation split after each epoch.
-        best_epoch: 1-based epoch that counts.
+        epoch_scores: The metric on the validation split after each epoch; in the second step the first is of before it.
+        best_epoch: 1-based epoch that counts; in the second step 0 where training made nothing better.
         n_parameters: Weights and biases that the method adds to the backbones.
         n_fusion_parameters: Those of the fusion layers alone (the paper's Table 5); None where there are none.
         training_s: Seconds.

@@ -36,6 +36,16 @@ Widths = Annotated[
     typer.Option("--width", min=1, help="Rows of every W_l; may be given more than once \\[default: final.widths]."),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Seeds that what validation chose is trained with.")]
+Unfrozen = Annotated[
+    bool,
+    typer.Option(
+        "--unfrozen/--no-unfrozen", help="Train what was chosen together with the backbones too, from raw data."
+    ),
+]
+UnfrozenSeeds = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--unfrozen-seeds", min=1, help="How many of the seeds, from 0, for that \\[default: all]."),
+]
 
 
 def train(
@@ -45,6 +55,8 @@ def train(
     top: Top = 5,
     width: Widths = None,
     seeds: Seeds = 4,
+    unfrozen: Unfrozen = True,
+    unfrozen_seeds: UnfrozenSeeds = None,
     sampler: Sampler = None,
     mode: Mode = None,
     seed: Seed = None,
@@ -61,7 +73,10 @@ def train(
         from mfas_optuna import worker
         from mfas_optuna.cli.view import make_view
 
-        request = _request(study, name, storage, top, width, seeds, sampler, mode, seed, device, data_root)
+        search = request_of(
+            study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, device=device, data_root=data_root
+        )
+        request = worker.FinalRequest(search, top, seeds, _widths(width), (unfrozen_seeds or seeds) if unfrozen else 0)
         with make_view(quiet=quiet) as view:
             outcome = worker.train(request, view)
         _print(request, outcome, as_json=as_json)
@@ -74,6 +89,8 @@ def baselines(
     top: Top = 5,
     width: Widths = None,
     seeds: Seeds = 4,
+    unfrozen: Unfrozen = True,
+    unfrozen_seeds: UnfrozenSeeds = None,
     sampler: Sampler = None,
     mode: Mode = None,
     seed: Seed = None,
@@ -91,31 +108,17 @@ def baselines(
         from mfas_optuna import worker
         from mfas_optuna.cli.view import make_view
 
-        request = _request(study, name, storage, top, width, seeds, sampler, mode, seed, device, data_root)
+        search = request_of(
+            study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, device=device, data_root=data_root
+        )
+        request = worker.FinalRequest(search, top, seeds, _widths(width), (unfrozen_seeds or seeds) if unfrozen else 0)
         with make_view(quiet=quiet) as view:
             outcome = worker.baselines(request, view)
         _print(request, outcome, as_json=as_json)
 
 
-def _request(
-    study: str,
-    name: str | None,
-    storage: str | None,
-    top: int,
-    width: list[int] | None,
-    seeds: int,
-    sampler: str | None,
-    mode: str | None,
-    seed: int | None,
-    device: str,
-    data_root: Any,
-) -> FinalRequest:
-    from mfas_optuna.worker import FinalRequest
-
-    search = request_of(
-        study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, device=device, data_root=data_root
-    )
-    return FinalRequest(search, n_candidates=top, n_seeds=seeds, widths=tuple(width) if width else None)
+def _widths(widths: list[int] | None) -> tuple[int, ...] | None:
+    return tuple(widths) if widths else None
 
 
 def _print(request: FinalRequest, outcome: FinalOutcome, *, as_json: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from mfas_optuna.spec.base import Settings
@@ -40,9 +42,9 @@ class UnfrozenSettings(Settings):
 class FinalSettings(Settings):
     """Training on frozen backbones to the end, and what follows."""
 
-    widths: tuple[int, ...] = Field(default=(64,), min_length=1)
+    widths: list[Annotated[int, Field(ge=1)]] = Field(default=[64], min_length=1)
     """Rows of every W_l; each is tried, and validation chooses."""
-    recipes: tuple[Recipe, ...] = Field(default=(Recipe(), Recipe(learning_rate=1e-3)), min_length=1)
+    recipes: list[Recipe] = Field(default=[Recipe(), Recipe(learning_rate=1e-3)], min_length=1)
     """Ways of training; each is tried for every method, and validation chooses."""
     epochs: int = Field(default=30, ge=1)
     """Epochs at most."""

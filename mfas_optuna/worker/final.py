@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import optuna
@@ -16,9 +16,10 @@ from mfas_optuna.baselines import fixed_methods, rank_layers
 from mfas_optuna.errors import SearchFailedError, StorageError, StudyMismatchError
 from mfas_optuna.final.frozen import FrozenStep, Places, common_settings
 from mfas_optuna.final.methods import searched_method
+from mfas_optuna.final.unfrozen import UnfrozenStep
 from mfas_optuna.finals import Choice
 from mfas_optuna.fusion.head import Method
-from mfas_optuna.prepare import Prepared, check_home, locked, weights_folder
+from mfas_optuna.prepare import Preparation, Prepared, check_home, locked, weights_folder
 from mfas_optuna.spec import SamplerName, StudySpec, differences
 from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.loop import is_over, n_finished_trials
@@ -38,12 +39,14 @@ class FinalRequest:
         n_candidates: How many of a search's best networks are trained.
         n_seeds: Seeds that what is chosen is trained with.
         widths: Rows of every W_l, each of which is tried; None: the study's.
+        n_unfrozen_seeds: Seeds that are trained together with the backbones too; 0: the second step is left out.
     """
 
     search: SearchRequest
     n_candidates: int
     n_seeds: int
     widths: tuple[int, ...] | None = None
+    n_unfrozen_seeds: int = 0
 
     @property
     def spec(self) -> StudySpec:
@@ -51,7 +54,7 @@ class FinalRequest:
         spec = self.search.spec
         if self.widths is None:
             return spec
-        return spec.model_copy(update={"final": spec.final.model_copy(update={"widths": self.widths})})
+        return spec.model_copy(update={"final": spec.final.model_copy(update={"widths": list(self.widths)})})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,8 @@ def train(request: FinalRequest, listener: Listener) -> FinalOutcome:
                 f"Study {request.search.study_name!r} has no complete trial. Run `mfas-optuna search` first."
             )
         step = opened.frozen_step()
-        return opened.outcome(step.run([method], n_seeds=request.n_seeds))
+        found = step.run([method], n_seeds=request.n_seeds)
+        return opened.outcome(found, opened.unfrozen(step, found))
 
 
 def baselines(request: FinalRequest, listener: Listener) -> FinalOutcome:
@@ -134,7 +138,8 @@ def baselines(request: FinalRequest, listener: Listener) -> FinalOutcome:
         step = opened.frozen_step()
         found = step.run([method for method in others if method is not None], n_seeds=request.n_seeds)
         listener.say(f"Simple fusion, each of at most {n_parameters:,} parameters")
-        return opened.outcome(found | step.run(fixed, n_seeds=request.n_seeds, n_parameters=n_parameters))
+        found |= step.run(fixed, n_seeds=request.n_seeds, n_parameters=n_parameters)
+        return opened.outcome(found, opened.unfrozen(step, found))
 
 
 def _search_with(request: FinalRequest, sampler: SamplerName, n_trials: int, listener: Listener) -> Method | None:
@@ -155,20 +160,47 @@ class _Opened:
     listener: Listener
     search: optuna.Study
     final: optuna.Study
+    preparation: Preparation
     prepared: Prepared
     device: torch.device
 
-    def frozen_step(self) -> FrozenStep:
+    @property
+    def places(self) -> Places:
         home = self.request.search.home
+        return Places(weights_folder(home), home / "final" / self.request.search.study_name)
+
+    def frozen_step(self) -> FrozenStep:
         return FrozenStep(
             self.request.spec,
             self.prepared.features,
             self.final,
-            places=Places(weights_folder(home), home / "final" / self.request.search.study_name),
+            places=self.places,
             device=self.device,
             progress=self.listener.progress,
             say=self.listener.say,
         )
+
+    def unfrozen(self, frozen: FrozenStep, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+        """Train what was chosen together with the backbones, as far as that was asked for and is possible."""
+        if self.request.n_unfrozen_seeds == 0:
+            return {}
+        if not self.prepared.backbones:
+            self.listener.say(
+                "Features were given, so that there are no backbones to train: the second step is left out"
+            )
+            return {}
+        step = UnfrozenStep(
+            self.request.spec,
+            self.prepared.features,
+            self.final,
+            frozen,
+            lambda: self.preparation.trainable(self.prepared),
+            places=self.places,
+            device=self.device,
+            progress=self.listener.progress,
+            say=self.listener.say,
+        )
+        return step.run(choices, n_seeds=self.request.n_unfrozen_seeds)
 
     def chosen(self, method: str) -> Choice:
         settings = finals.read_settings(self.final) or {}
@@ -180,7 +212,7 @@ class _Opened:
             )
         return choice
 
-    def outcome(self, found: dict[str, Choice]) -> FinalOutcome:
+    def outcome(self, *found: Mapping[str, Choice]) -> FinalOutcome:
         titles, scored = finals.read_titles(self.final), finals.test_scores(finals.read_ledger(self.final))
         return FinalOutcome(
             self.final,
@@ -189,9 +221,14 @@ class _Opened:
                     method,
                     titles[method],
                     choice,
-                    {seed: scored[final.number] for seed, final in sorted(choice.by_seed.items())},
+                    {
+                        seed: scored[final.number]
+                        for seed, final in sorted(choice.by_seed.items())
+                        if final.number in scored
+                    },
                 )
-                for method, choice in found.items()
+                for of_step in found
+                for method, choice in of_step.items()
             ],
             self.prepared.features.stand_in,
         )
@@ -214,7 +251,8 @@ def _opened(request: FinalRequest, listener: Listener) -> Iterator[_Opened]:
         storage = database.open_storage(wanted.storage_url)
         study = database.load_study(storage, wanted.study_name)
         _check_search(study, wanted, listener)
-        prepared = preparation(wanted, listener).run(recorded=records.read_backbones(study))
+        preparing = preparation(wanted, listener)
+        prepared = preparing.run(recorded=records.read_backbones(study))
         _check_features(records.read_features(study), prepared)
         final = optuna.create_study(
             storage=storage,
@@ -225,7 +263,7 @@ def _opened(request: FinalRequest, listener: Listener) -> Iterator[_Opened]:
         _claim(final, request.spec, prepared)
         if prepared.features.stand_in:
             final.set_user_attr(records.STAND_IN, prepared.features.stand_in)
-        yield _Opened(request, listener, study, final, prepared, device)
+        yield _Opened(request, listener, study, final, preparing, prepared, device)
 
 
 def _check_search(study: optuna.Study, wanted: SearchRequest, listener: Listener) -> None:

@@ -59,3 +59,15 @@ def test_what_cannot_be_trained_is_refused(searched: Cli) -> None:
     assert "training.epochs: was 4, is now 3" in refused(searched, "train", *FROZEN)
     (searched.folder / "studies" / "tiny.toml").write_text(TINY + FINAL.replace("[4, 8]", "[0]"))
     assert "final.widths" in refused(searched, "train", *FROZEN)
+
+
+def test_backbones_are_trained_too(searched: Cli) -> None:
+    (searched.folder / "studies" / "tiny.toml").write_text(TINY + FINAL + "unfrozen = { epochs = 2 }\n")
+    arguments = [*STUDY, "--seeds", "2", "--unfrozen-seeds", "1", "--top", "1", "--width", "4"]
+    frozen, unfrozen = searched.json("train", *arguments)["methods"]
+    assert (frozen["step"], unfrozen["step"]) == ("frozen", "unfrozen")
+    assert unfrozen["head"] == frozen["head"]
+    assert list(unfrozen["test"]) == ["0"]
+    # The weights before any step take part: it is never made worse.
+    assert unfrozen["validation"]["0"] >= frozen["validation"]["0"] - 0.01  # Cached features are of half precision.
+    assert searched.json("train", *arguments)["methods"] == [frozen, unfrozen]
