@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from mfas_optuna import __version__
-from mfas_optuna.cli import data, own
+from mfas_optuna.cli import data, own, report
 from mfas_optuna.cli.options import (
     DataRoot,
     Device,
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("init")(own.init)
 app.command("taps")(own.taps)
+app.command("report")(report.report)
 
 
 def main() -> None:
