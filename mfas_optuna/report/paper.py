@@ -35,7 +35,7 @@ QUOTED: Mapping[str, Quoted] = {
             ("LeNet-5", "spectrogram", ("66.06",)),
             ("Two-stream", "image + spect.", ("87.78",)),
             ("CentralNet", "image + spect.", ("87.86",)),
-            ("Ours Top 1", "image + spect.", ("88.38",)),
+            ("MFAS (Ours Top 1)", "image + spect.", ("88.38",)),
         ),
         (
             "Table 1, validation accuracy in the search, mean (std) of the top 5: random search 0.9203 (0.0021), MFAS "
@@ -54,7 +54,7 @@ QUOTED: Mapping[str, Quoted] = {
             ("Two-stream", "image + text", ("0.6081", "0.5049")),
             ("GMU", "image + text", ("0.6170", "0.5410")),
             ("CentralNet", "image + text", ("0.6223", "0.5344")),
-            ("Ours Top 1", "image + text", ("0.6250", "0.5568")),
+            ("MFAS (Ours Top 1)", "image + text", ("0.6250", "0.5568")),
         ),
         ("Table 6: a search of 5 * 3 = 15 steps took 9.24 hours on one P100.",),
     ),
@@ -67,7 +67,7 @@ QUOTED: Mapping[str, Quoted] = {
             ("Two-stream", "video + pose", ("88.60",)),
             ("GMU", "video + pose", ("85.80",)),
             ("CentralNet", "video + pose", ("89.36",)),
-            ("Ours Top 1", "video + pose", ("90.04 ± 0.6",)),
+            ("MFAS (Ours Top 1)", "video + pose", ("90.04 ± 0.6",)),
         ),
         (
             "Table 5, fusion parameters and validation accuracy in the search of the top 4: 2,229,248 and 0.9327; "

@@ -83,7 +83,7 @@ def _header(results: StudyResults) -> Iterable[tuple[str, str]]:
     search = results.searches[0]
     states = ", ".join(f"{count} {state.lower()}" for state, count in search.n_by_state.items())
     planned = "" if results.n_planned is None else f" ({search.n_finished} finished of {results.n_planned} planned)"
-    yield "data", f"{results.dataset}: {results.card}" if results.card else results.dataset
+    yield "data", results.card or results.dataset
     yield "metric", f"{METRIC_TITLES[results.metric]}; one point is 0.01 of it"
     yield "trials", f"{states}{planned}"
     for modality, record in results.backbones.items():

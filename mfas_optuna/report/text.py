@@ -26,19 +26,19 @@ def render(document: Document, *, width: int | None = None, file: IO[str] | None
     console = Console(highlight=False, width=width, file=file)
     if console.width < MIN_WIDTH:
         console = Console(highlight=False, width=MIN_WIDTH, file=file)
-    console.print(Text(document.title, style="bold"))
+    console.print(Text(document.title, style="bold"), soft_wrap=True)
     if document.stand_in:
-        console.print(Text(f"STAND-IN: {document.stand_in}.", style="bold yellow"))
+        console.print(Text(f"STAND-IN: {document.stand_in}.", style="bold yellow"), soft_wrap=True)
     for name, text in document.header:
-        console.print(Text(f"{name}: {text}"))
-    console.print(Text(f"\nVerdict: {document.verdict}", style="bold"))
+        console.print(Text(f"{name}: {text}"), soft_wrap=True)
+    console.print(Text(f"\nVerdict: {document.verdict}", style="bold"), soft_wrap=True)
     for note in document.notes:
-        console.print(Text(note, style="yellow" if note.startswith("Warning") else ""))
+        console.print(Text(note, style="yellow" if note.startswith("Warning") else ""), soft_wrap=True)
     for table in document.tables:
         console.print()
         console.print(_drawn(table))
         for note in table.notes:
-            console.print(Text(note, style="dim"))
+            console.print(Text(note, style="dim"), soft_wrap=True)
 
 
 def _drawn(table: Table) -> rich_table.Table:
@@ -49,11 +49,13 @@ def _drawn(table: Table) -> rich_table.Table:
     for position, (heading, is_number) in enumerate(zip(table.headings, table.numbers, strict=True)):
         cells = [row[position] for row in table.rows]
         widest = max(map(len, cells), default=0)
-        # Headings break at spaces; numbers never do, and names only where they are longer than a fair share.
+        longest_word = max(map(len, heading.split()), default=0)
+        # Rich takes from the widest columns, whatever their least width is: so those of numbers have a fixed one.
         drawn.add_column(
             Text(heading),
             justify="right" if is_number else "left",
-            min_width=max(widest if is_number else min(widest, 10), max(map(len, heading.split()), default=0)),
+            width=max(widest, longest_word) if is_number else None,
+            min_width=max(min(widest, 10), longest_word),
             overflow="fold",
         )
     for row in table.rows:
