@@ -299,10 +299,10 @@ def seeds_of(step: StepResult) -> str:
 
 
 def recipe_of(step: StepResult) -> str:
-    """Return how the choice was trained."""
+    """Return how the choice was trained; what is 0 is left out."""
     if step.is_deterministic:
         return "nothing to learn"
-    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in step.recipe.items())
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in step.recipe.items() if value)
 
 
 def _printable(text: str) -> str:

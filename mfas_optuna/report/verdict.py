@@ -205,20 +205,25 @@ def _on_steps(comparisons: Sequence[Comparison]) -> list[str]:
 
 def _on_test(results: StudyResults, ours: MethodResult) -> list[str]:
     """Return which methods are above ours on test, and which were not scored there; nothing is chosen by it."""
-    above, unscored = [], []
+    clear: list[tuple[float, str]] = []
+    unclear: list[tuple[float, str]] = []
+    unscored = []
     for method in results.others:
         found = compared(_counted(ours), _counted(method))
         if found is None:
             unscored.append(method.title)
         elif found.mean < 0.0:
-            above.append(
-                (found.mean, f"{method.title} by {points(-found.mean)} points {interval(found.reversed())}".strip())
-            )
+            text = f"{method.title} by {points(-found.mean)}"
+            if found.is_below:
+                clear.append((found.mean, f"{text} {interval(found.reversed())}"))
+            else:
+                unclear.append((found.mean, text))
     notes = []
-    if above:
-        notes.append(f"Above {ours.title} on test: " + "; ".join(text for _, text in sorted(above)) + ".")
-    elif len(unscored) < len(results.others):
+    for above, how in ((clear, ""), (unclear, ", but not measurably")):
+        if above:
+            notes.append(f"Above {ours.title} on test{how}: {'; '.join(text for _, text in sorted(above))} points.")
+    if not notes and len(unscored) < len(results.others):
         notes.append(f"On test, no method that was scored is above {ours.title}.")
     if unscored:
-        notes.append(f"Without a test score on a seed of {ours.title}: " + "; ".join(unscored) + ".")
+        notes.append(f"Without a test score on a seed of {ours.title}: {'; '.join(unscored)}.")
     return notes

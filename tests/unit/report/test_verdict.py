@@ -59,7 +59,7 @@ def test_below_a_fixed_method(results: Results) -> None:
         "The search was not worth it: late fusion, which needs no search, is better by 1.00 [0.75, 1.25] points of "
         "test accuracy than MFAS ("
     )
-    assert verdict.notes == ("Above MFAS on test: late fusion by 1.00 points [0.75, 1.25].",)
+    assert verdict.notes == ("Above MFAS on test: late fusion by 1.00 [0.75, 1.25] points.",)
 
 
 def test_no_measurable_difference(results: Results) -> None:
@@ -106,7 +106,20 @@ def test_validation_chooses_what_it_is_compared_with_and_test_only_adds_a_note(r
     assert verdict.outcome == "worth_it"
     assert verdict.searching is not None
     assert verdict.searching.other.name == "gmu"
-    assert verdict.notes == ("Above MFAS on test: late fusion by 3.00 points [3.00, 3.00].",)
+    assert verdict.notes == ("Above MFAS on test: late fusion by 3.00 [3.00, 3.00] points.",)
+
+
+def test_what_is_above_on_test_stands_there_by_size_and_the_measurable_first(results: Results) -> None:
+    results.train("mfas", "MFAS", OURS)
+    results.train("a", "A", (0.80, 0.81, 0.82))
+    for name, scores in (("B", (0.91, 0.90, 0.95)), ("C", (0.92, 0.90, 0.97)), ("D", (0.93, 0.94, 0.95))):
+        results.train(name.lower(), name, scores, validation=0.7)
+    results.train("e", "E", (None,), validation=0.7)
+    assert judged(results).notes == (
+        "Above MFAS on test: D by 3.00 [3.00, 3.00] points.",
+        "Above MFAS on test, but not measurably: C by 2.00; B by 1.00 points.",
+        "Without a test score on a seed of MFAS: E.",
+    )
 
 
 def test_another_search_that_is_best_of_the_others(results: Results) -> None:
