@@ -9,6 +9,7 @@ import typer
 
 from mfas_optuna import __version__
 from mfas_optuna.cli import data, own
+from mfas_optuna.cli import export as exporting
 from mfas_optuna.cli.options import (
     DataRoot,
     Device,
@@ -36,6 +37,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("init")(own.init)
 app.command("taps")(own.taps)
+app.command("export")(exporting.export)
+app.command("predict")(exporting.predict)
 
 
 def main() -> None:
