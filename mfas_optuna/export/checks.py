@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mfas_optuna.errors import ExportCheckError, ExportError
 from mfas_optuna.export.files import ONNX, OUTPUTS, PROGRAM, SOURCE
+from mfas_optuna.export.program import load_program, save_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,8 +134,7 @@ def write_program(
     """
     with _quiet():
         try:
-            # Zeros: the file keeps what it was traced with, and data must not be passed on with a model.
-            zeros = {name: torch.zeros_like(x[:2]) for name, x in inputs.items()}
+            zeros = {name: x.new_zeros((2, *x.shape[1:])) for name, x in inputs.items()}
             program = torch.export.export(model, (), kwargs=zeros, dynamic_shapes=_shapes(inputs))
         except Exception as error:  # Whatever tracing raises.
             raise ExportCheckError(
@@ -143,8 +143,8 @@ def write_program(
             ) from error
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # Paths of this machine.
-        torch.export.save(program, folder / PROGRAM)
-        run = torch.export.load(folder / PROGRAM).module()
+        save_program(program, folder / PROGRAM)
+        run = load_program(folder / PROGRAM)
     return program, _compare_batches(PROGRAM, lambda given: run(**given), inputs, expected_BC)
 
 

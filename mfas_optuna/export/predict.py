@@ -6,7 +6,6 @@ Shapes: B samples, C outputs.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from mfas_optuna.errors import DataError, DataNotFoundError, ExportError
 from mfas_optuna.export.files import DESCRIPTION, FORMAT, FORMAT_VERSION, PROGRAM, WEIGHTS, file_digest
+from mfas_optuna.export.program import load_program
 from mfas_optuna.target import Target
 
 SAMPLES_AT_ONCE = 256
@@ -136,16 +136,7 @@ def load_model(folder: Path) -> Model:
                 f"{folder / name}: expected SHA-256 {str(digests.get(name))[:12]}, found {found[:12]}: it was changed "
                 "after the export. Export the model again."
             )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of torch's own deprecations.
-            run = torch.export.load(folder / PROGRAM).module()
-    except Exception as error:  # Whatever another version of torch raises.
-        raise ExportError(
-            f"{folder / PROGRAM}: torch {torch.__version__} cannot load it: {error}. Export the model again with this "
-            "torch."
-        ) from error
-    return Model(folder, description, target, run)
+    return Model(folder, description, target, load_program(folder / PROGRAM))
 
 
 def read_inputs(arguments: Sequence[str], description: Mapping[str, Any]) -> tuple[dict[str, Array], bool]:
@@ -209,9 +200,11 @@ def _read(argument: str, inputs: Mapping[str, Any]) -> list[tuple[str, str, Arra
     if is_named and path.suffix != ".npy":
         raise DataError(f"{argument}: expected a file that ends in .npy, found {path.name!r}. Save it with numpy.save.")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not is_named:
-            with loaded:
+        with path.open("rb") as stream:  # numpy leaves a damaged archive open.
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray) != is_named:
+                raise ValueError("its ending does not say what it is")
+            if not is_named:
                 return [(key, f"{path}, {key}", loaded[key]) for key in loaded.files]
     except FileNotFoundError as error:
         raise DataNotFoundError(f"{path}: expected a file of samples, found none. Mend the path.") from error

@@ -57,7 +57,7 @@ class FinishedStudy:
     def of(values: Mapping[str, Any], folder: Path) -> FinishedStudy:
         spec = validated(values, "test.toml", folder)
         home = folder / "storage"
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         prepared = Preparation(
             spec, home=home, data_root=None, device=torch.device("cpu"), rebuild_command="rebuild", say=lambda _: None
         ).run()
