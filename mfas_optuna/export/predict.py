@@ -190,7 +190,8 @@ def read_inputs(arguments: Sequence[str], description: Mapping[str, Any]) -> tup
 
 def _read(argument: str, inputs: Mapping[str, Any]) -> list[tuple[str, str, Array]]:
     """Return name, place and array of each input that an argument gives."""
-    name, is_named, text = argument.partition("=")
+    name, sign, text = argument.partition("=")
+    is_named = bool(sign)
     path = Path(text if is_named else argument)
     if not is_named and path.suffix != ".npz":
         raise DataError(
