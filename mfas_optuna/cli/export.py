@@ -53,11 +53,11 @@ def export(
 ) -> None:
     """Write the network that validation chose as files that need neither this program nor Optuna."""
     with clear_errors():
-        from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
         from mfas_optuna.errors import ExportError
         from mfas_optuna.export import ExportRequest, export_study
         from mfas_optuna.finals import Step
+        from mfas_optuna.worker.interrupts import Interrupts
 
         steps: dict[str, Step] = {"frozen": "frozen", "unfrozen": "unfrozen"}
         if step is not None and step not in steps:
@@ -78,11 +78,11 @@ def export(
             onnx=onnx,
             force=force,
         )
-        with make_view(quiet=quiet) as view:
+        with make_view(quiet=quiet) as view, Interrupts() as interrupts, interrupts.immediate():
             exported = export_study(request, say=view.say, progress=view.progress)
         description = exported.description
         if as_json:
-            output._print_json({"folder": str(exported.folder), **{k: description[k] for k in _SHOWN}})
+            _print_json({"folder": str(exported.folder), **{key: description[key] for key in _SHOWN}})
             return
         metrics = description["metrics"]
         test = "not read" if metrics["test"] is None else f"{metrics['test']:.4f}"
@@ -119,9 +119,7 @@ def predict(
 
 
 def _print_json_of(model: Model, prediction: Prediction, *, is_single: bool) -> None:
-    from mfas_optuna.cli import output
-
-    output._print_json(
+    _print_json(
         {
             "model": model.description["title"],
             "target": model.target.kind,
@@ -131,6 +129,14 @@ def _print_json_of(model: Model, prediction: Prediction, *, is_single: bool) -> 
             "stand_in": model.description["stand_in"],
         }
     )
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    import json
+
+    from mfas_optuna.cli.output import JSON_VERSION
+
+    typer.echo(json.dumps({"version": JSON_VERSION, **values}, indent=1))
 
 
 def _print_text(model: Model, prediction: Prediction) -> None:

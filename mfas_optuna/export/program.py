@@ -53,8 +53,8 @@ def load_program(path: Path) -> Callable[..., Tensor]:
         ) from error
     if problem:
         raise ExportError(
-            f"{path}: expected a program without pickled objects, found {problem}. Export the model again; it takes "
-            "torch 2.9 or newer."
+            f"{path}: expected a program without pickled objects, found {problem}. Export the model again, with a "
+            "torch that writes none, such as 2.13."
         )
     try:
         with warnings.catch_warnings():

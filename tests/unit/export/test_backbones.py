@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mfas_optuna.backbones import Tap, build_backbone
+from mfas_optuna.export import checks
 from mfas_optuna.export.backbones import SNIPPETS, write_backbone
 from mfas_optuna.export.snippets import POOL
 from mfas_optuna.features.cache import OUTPUT
@@ -131,3 +132,27 @@ def test_layers_inside_of_others_are_read_by_hooks(kind: str, modules: list[str]
 def test_the_axis_of_the_channels_is_kept() -> None:
     compare("lenet", [TapSettings(module="conv1", name="last", channel_axis=-1)])
     compare("lenet", [TapSettings(module="conv1.0", name="last", channel_axis=-1)])
+
+
+class Joined(nn.Module):
+    """The features side by side."""
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__()
+        self.reader = reader
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([feature.flatten(1) for feature in self.reader(x).values()], dim=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_becomes_a_program_for_batches_of_any_size(kind: str, tmp_path: Path) -> None:
+    inside = {"lenet": "conv2.0", "maxout_mlp": "maxout2.linear"}.get(kind)
+    reader, _ = compare(kind, taps_of(*KINDS[kind][2], *([inside] if inside else [])))
+    model = Joined(reader).eval().requires_grad_(False)
+    inputs = {"x": torch.rand(5, *KINDS[kind][1], generator=torch.Generator().manual_seed(3))}
+    expected = model(**inputs)
+    program, difference = checks.write_program(tmp_path, model, inputs, expected)
+    assert difference < 1e-5
+    if checks.has_onnx():
+        assert checks.write_onnx(tmp_path, program, inputs, expected) < 1e-4

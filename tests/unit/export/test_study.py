@@ -14,6 +14,8 @@ import torch
 from mfas_optuna import finals
 from mfas_optuna.errors import BlobError, ExportCheckError, ExportError, StorageError
 from mfas_optuna.export import checks, export_study, load_model
+from mfas_optuna.export.card import write_card
+from mfas_optuna.export.preparation import LICENCES
 from mfas_optuna.fusion.head import head_label
 from mfas_optuna.prepare import weights_folder
 from mfas_optuna.registry.blobs import FolderBlobStore
@@ -223,6 +225,17 @@ def test_what_is_not_there_is_named(digits: FinishedStudy, tmp_path: Path) -> No
         digits.export(tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert head_label(final.training.head) == f"{BEST}, width 6"
+
+
+@pytest.mark.usefixtures("no_checks")
+def test_the_card_says_when_data_stand_in_for_others(digits: FinishedStudy, tmp_path: Path) -> None:
+    add(digits, BEST, score=0.5)
+    description = digits.export(tmp_path / "out").description
+    marked = {**description, "stand_in": "stand-in for ntu: generated data"}
+    card = write_card(marked, data_card="the data", licence=LICENCES["ntu"], methods=[], extra_files=[])
+    assert "**STAND-IN: stand-in for ntu: generated data. Its scores say nothing" in card
+    assert "academic research only" in card
+    assert "Nothing else was trained for comparison" in card
 
 
 def test_onnx(digits: FinishedStudy, tmp_path: Path) -> None:
