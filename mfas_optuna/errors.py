@@ -105,6 +105,24 @@ class BlobError(MfasError, RuntimeError):
         super().__init__(message)
 
 
+class ExportError(MfasError, ValueError):
+    """A network cannot be exported, or what is asked for as an exported model is none."""
+
+
+class ExportCheckError(MfasError, RuntimeError):
+    """What was exported does not compute what the study's network does.
+
+    Attributes:
+        difference: The largest one, over the larger of 1 and the largest output; None where it could not be run.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, difference: float | None = None) -> None:
+        self.difference = difference
+        super().__init__(message)
+
+
 class TrainingDiverged(MfasError, ArithmeticError):
     """A loss or a weight became NaN or infinite during training.
 

@@ -18,13 +18,16 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mfas_optuna.spec.fingerprint import fingerprint
+from mfas_optuna.spec import SamplerName, fingerprint
 
 Step = Literal["frozen", "unfrozen"]
 
 RECORD_VERSION = 1
 SUFFIX = "-final"
 """Of the name of the study that holds the final trainings."""
+
+SEARCH_TITLES: Mapping[SamplerName, str] = {"mfas": "MFAS", "random": "random search", "tpe": "TPE"}
+"""What searches are called for people, by their sampler; also the names of the methods that they gave."""
 
 # System attribute of a trial: the whole record. User attributes repeat what people look for.
 _FINAL = "mfas:final"

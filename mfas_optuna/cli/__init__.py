@@ -9,6 +9,7 @@ import typer
 
 from mfas_optuna import __version__
 from mfas_optuna.cli import data, final, own, report
+from mfas_optuna.cli import export as exporting
 from mfas_optuna.cli.options import (
     DataRoot,
     Device,
@@ -39,6 +40,8 @@ app.command("taps")(own.taps)
 app.command("train")(final.train)
 app.command("baselines")(final.baselines)
 app.command("report")(report.report)
+app.command("export")(exporting.export)
+app.command("predict")(exporting.predict)
 
 
 def main() -> None:

@@ -7,16 +7,10 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from mfas_optuna import trials as records
+from mfas_optuna.finals import SEARCH_TITLES
 from mfas_optuna.fusion.head import Method, NetworkSettings
 from mfas_optuna.space import SearchSpace
 from mfas_optuna.spec import SamplerName
-
-TITLES: dict[SamplerName, str] = {
-    "mfas": "MFAS",
-    "random": "random search",
-    "tpe": "TPE",
-}
-"""What searches are called for people, by their sampler."""
 
 
 def searched_method(
@@ -36,4 +30,4 @@ def searched_method(
     best = records.best_networks(finished[:n_trials], n_candidates)
     found = [(space.from_parameters(network.parameters)) for network in best]
     heads = tuple(NetworkSettings.of(architecture, space, 1) for architecture in found if architecture is not None)
-    return Method(sampler, TITLES[sampler], heads) if heads else None
+    return Method(sampler, SEARCH_TITLES[sampler], heads) if heads else None

@@ -14,16 +14,12 @@ from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.errors import StorageError, StudyMismatchError
-from mfas_optuna.finals import Choice, Final, Step, TestRead
+from mfas_optuna.finals import SEARCH_TITLES, Choice, Final, Step, TestRead
 from mfas_optuna.fusion.head import head_label
 from mfas_optuna.report.statistics import Spread, spread
-from mfas_optuna.spec import StudySpec, differences
-from mfas_optuna.spec.study import SamplerName
+from mfas_optuna.spec import SamplerName, StudySpec, differences
 from mfas_optuna.target import Metric
 from mfas_optuna.trials import RankedNetwork
-
-SEARCH_TITLES: Mapping[SamplerName, str] = {"mfas": "MFAS", "random": "random search", "tpe": "TPE"}
-"""What searches are called for people, by their sampler; also the names of the methods that they gave."""
 
 STEPS: tuple[Step, ...] = ("frozen", "unfrozen")
 

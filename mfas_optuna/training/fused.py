@@ -18,6 +18,7 @@ from mfas_optuna.features.cache import OUTPUT, FeatureLayout, Floats
 from mfas_optuna.features.extract import pooled
 from mfas_optuna.fusion.head import Head
 from mfas_optuna.training.labels import LabelScale
+from mfas_optuna.training.resumable import with_prefix
 
 _PREFIX = "of_"  # A modality may be called `values` or `type`, which nn.ModuleDict has as attributes.
 
@@ -35,6 +36,16 @@ class FusedOutputs:
     fused_BC: Tensor
     own: dict[str, Tensor] = field(default_factory=dict)
     auxiliary: tuple[Tensor, ...] = ()
+
+
+def backbone_state(state: Mapping[str, Tensor], modality: str) -> dict[str, Tensor]:
+    """Return the state dict of a modality's backbone out of that of a fused model."""
+    return with_prefix(state, f"backbones.{_PREFIX}{modality}.")
+
+
+def head_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state dict of the head out of that of a fused model."""
+    return with_prefix(state, "head.")
 
 
 class FusedModel(nn.Module):

@@ -13,6 +13,7 @@ widths = [4, 8]
 recipes = [{ learning_rate = 1e-2 }]
 epochs = 4
 patience = 2
+unfrozen = { epochs = 2 }
 """
 STUDY = ["--study", "tiny"]
 FROZEN = [*STUDY, "--no-unfrozen", "--seeds", "2"]
@@ -62,7 +63,6 @@ def test_what_cannot_be_trained_is_refused(searched: Cli) -> None:
 
 
 def test_backbones_are_trained_too(searched: Cli) -> None:
-    (searched.folder / "studies" / "tiny.toml").write_text(TINY + FINAL + "unfrozen = { epochs = 2 }\n")
     arguments = [*STUDY, "--seeds", "2", "--unfrozen-seeds", "1", "--top", "1", "--width", "4"]
     frozen, unfrozen = searched.json("train", *arguments)["methods"]
     assert (frozen["step"], unfrozen["step"]) == ("frozen", "unfrozen")
