@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from mfas_optuna import __version__
-from mfas_optuna.cli import data, final, own
+from mfas_optuna.cli import data, final, own, report
 from mfas_optuna.cli.options import (
     DataRoot,
     Device,
@@ -38,6 +38,7 @@ app.command("init")(own.init)
 app.command("taps")(own.taps)
 app.command("train")(final.train)
 app.command("baselines")(final.baselines)
+app.command("report")(report.report)
 
 
 def main() -> None:

@@ -161,15 +161,17 @@ def methods_table(methods: Sequence[MethodOutcome], metric: Metric) -> Table:
 
     title = f"Final training, {METRIC_TITLES[metric]}: mean ± deviation over seeds"
     table = Table(title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
-    table.add_column("method", overflow="fold")
-    table.add_column("chosen by validation", overflow="fold")
+    labels = [head_label(method.choice.head) for method in methods]
+    titles = [method.title + (", unfrozen" if method.choice.step == "unfrozen" else "") for method in methods]
+    table.add_column("method", min_width=max(map(len, titles)))  # Never cut short.
+    table.add_column("chosen by validation", min_width=max(map(len, labels)))
     for heading in ("parameters", "validation", "test", "seeds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for method in methods:
+        table.add_column(heading, justify="right", min_width=len(heading), no_wrap=True)
+    for method, of_method, label in zip(methods, titles, labels, strict=True):
         finals = list(method.choice.by_seed.values())
         table.add_row(
-            Text(method.title + (", unfrozen" if method.choice.step == "unfrozen" else "")),
-            Text(head_label(method.choice.head)),
+            Text(of_method),
+            Text(label),
             f"{finals[0].result.n_parameters:,}",
             _mean([final.result.validation_score for final in finals]),
             _mean(list(method.test_scores.values())),

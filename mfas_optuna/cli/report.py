@@ -1,0 +1,102 @@
+"""`mfas-optuna report`: tables and verdict of a study."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from mfas_optuna.cli.options import Name, Storage, Study, clear_errors, request_of
+
+if TYPE_CHECKING:
+    from mfas_optuna.report import StudyResults
+
+WIDTH_IN_A_FILE = 100
+
+
+class ReportFormat(StrEnum):
+    """What a report is written as."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    JSON = "json"
+    CSV = "csv"
+
+
+def report(
+    study: Study,
+    name: Name = None,
+    storage: Storage = None,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", "-f", help="csv: one row for each method, step and seed.")
+    ] = ReportFormat.TEXT,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option("--output", "-o", help="File to write \\[default: standard output]."),
+    ] = None,
+) -> None:
+    """Say whether the search was worth it: best networks, methods with intervals, times, readings of the test split.
+
+    Everything comes from the database; neither data nor the test split are read.
+    """
+    with clear_errors():
+        from mfas_optuna.report import collect
+
+        request = request_of(study, name=name, storage=storage)
+        arguments = f"--study {shlex.quote(study)}" + ("" if name is None else f" --name {shlex.quote(name)}")
+        results = collect(request.storage_url, request.study_name, request.spec, arguments)
+        if output is None:
+            _print(results, form)
+        else:
+            _write(output, _rendered(results, form))
+            typer.echo(f"Wrote {output}.", err=True)
+
+
+def _print(results: StudyResults, form: ReportFormat) -> None:
+    if form is not ReportFormat.TEXT:
+        sys.stdout.write(_rendered(results, form))
+        return
+    from mfas_optuna.report import document, judge
+    from mfas_optuna.report.text import render
+
+    render(document(results, judge(results)))
+
+
+def _rendered(results: StudyResults, form: ReportFormat) -> str:
+    import io
+
+    from mfas_optuna.report import document, judge, markdown, render_csv, render_json, text
+
+    if form is ReportFormat.CSV:
+        return render_csv(results)
+    verdict = judge(results)
+    if form is ReportFormat.JSON:
+        return render_json(results, verdict)
+    if form is ReportFormat.MARKDOWN:
+        return markdown.render(document(results, verdict))
+    drawn = io.StringIO()
+    text.render(document(results, verdict), width=WIDTH_IN_A_FILE, file=drawn)
+    return drawn.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old or the new one, whole."""
+    from mfas_optuna.errors import HomeError
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise HomeError(
+            f"--output {path}: it cannot be written: {error.strerror}. Name a file in a folder that can."
+        ) from error
