@@ -7,7 +7,7 @@
 | `late_heads` | the same of networks that are trained here, each alone | |
 | `mlp` | features side by side into one perceptron | |
 | `towers` | a hidden layer a modality, their logits added | |
-| `gmu` | gated multimodal unit | Arevalo et al. 2017, eq. 1-5 |
+| `gmu` | gated multimodal unit | Arevalo et al. 2017 |
 | `centralnet` | a central network beside those of the modalities | Vielzeuf et al. 2018, eq. 1 |
 
 Shapes: B batch, F columns of all features, W width of hidden layers, C outputs, M modalities.
@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mfas_optuna.features.cache import OUTPUT, FeatureLayout
 from mfas_optuna.fusion.head import Head, HeadOutputs, HeadSettings, drop
@@ -29,7 +30,6 @@ from mfas_optuna.target import TargetKind
 
 How = Literal["mean", "weighted"]
 """Of what the modalities predict: the plain mean, or one whose weights are learnt, one a modality."""
-_SMALLEST_PROBABILITY = 1e-6
 
 Features = tuple[tuple[str, str], ...]
 """Modality and name of each."""
@@ -85,27 +85,29 @@ class _OutputHead(Head):
 
 
 class _Mean(nn.Module):
-    """The mean of what several networks predict, as logits or values; weights are learnt where asked for."""
+    """The mean of what several networks predict, as logits or values; weights are learnt where asked for.
+
+    It is taken in logarithms, so that probabilities near 0 and 1 neither become infinite nor stop teaching.
+    """
 
     def __init__(self, target: TargetKind, how: How, n_modalities: int) -> None:
         super().__init__()
         self._target = target
-        self._n_modalities = n_modalities
         self.weight_logits_M = nn.Parameter(torch.zeros(n_modalities)) if how == "weighted" else None
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return logits or values (B, C): of the mean probability of classes or labels, or the mean value."""
-        weights_M = (
-            torch.full((self._n_modalities,), 1 / self._n_modalities, device=outputs[0].device)
-            if self.weight_logits_M is None
-            else self.weight_logits_M.softmax(dim=0)
-        )
+        outputs_MBC = torch.stack(list(outputs))
+        equal_M = outputs_MBC.new_zeros(len(outputs))
+        log_weights_M = (equal_M if self.weight_logits_M is None else self.weight_logits_M).log_softmax(dim=0)
+        log_weights_M11 = log_weights_M[:, None, None]
         if self._target == "regression":
-            return torch.einsum("m,mbc->bc", weights_M, torch.stack(list(outputs)))
-        predicted = [each.softmax(dim=1) if self._target == "multiclass" else each.sigmoid() for each in outputs]
-        mean_BC = torch.einsum("m,mbc->bc", weights_M, torch.stack(predicted))
-        mean_BC = mean_BC.clamp(_SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-        return mean_BC.log() if self._target == "multiclass" else mean_BC.logit()
+            return (log_weights_M11.exp() * outputs_MBC).sum(dim=0)
+        if self._target == "multiclass":
+            return (log_weights_M11 + outputs_MBC.log_softmax(dim=2)).logsumexp(dim=0)
+        present_BC = (log_weights_M11 + functional.logsigmoid(outputs_MBC)).logsumexp(dim=0)
+        absent_BC = (log_weights_M11 + functional.logsigmoid(-outputs_MBC)).logsumexp(dim=0)
+        return present_BC - absent_BC
 
 
 class LateOutputsSettings(HeadSettings):
@@ -305,8 +307,9 @@ class GmuSettings(HeadSettings):
     """A gated multimodal unit on one feature of each modality.
 
     h_m = tanh(W_m x_m); gates from all inputs side by side say for each unit how much of each modality counts. For two
-    modalities the source has one sigmoid gate z and its complement; for more, the gates are a softmax over modalities,
-    which for two is the same family of functions.
+    modalities there is one sigmoid gate z and its complement, as in the source. For more the gates are a softmax over
+    modalities, which for two is the same family of functions; the source's general unit has a sigmoid gate for each
+    modality, independent of the others (decision 28).
     """
 
     kind: Literal["gmu"] = "gmu"

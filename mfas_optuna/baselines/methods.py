@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -49,8 +50,6 @@ def head_from_record(record: Mapping[str, Any]) -> HeadSettings:
     Raises:
         DataError: The record is not one of a head.
     """
-    import json
-
     try:
         return _ADAPTER.validate_json(json.dumps(record))
     except ValidationError as error:
@@ -147,7 +146,14 @@ def width_for(settings: HeadSettings, layout: FeatureLayout, n_outputs: int, n_p
         layout: The features.
         n_outputs: C.
         n_parameters: The limit; 1 is returned also where that is too many already.
+
+    Raises:
+        ValueError: The head has no width, so that no width makes it larger.
     """
+    if not settings.has_width:
+        raise ValueError(
+            f"Expected a head with a width, found kind {settings.as_record()['kind']!r}. Ask `has_width` first."
+        )
 
     def fits(width: int) -> bool:
         head = settings.with_width(width).build(layout, n_outputs, dropout=0.0, generator=torch.Generator())
