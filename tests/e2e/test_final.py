@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from .conftest import TINY, Cli
@@ -71,3 +77,23 @@ def test_backbones_are_trained_too(searched: Cli) -> None:
     # The weights before any step take part: it is never made worse.
     assert unfrozen["validation"]["0"] >= frozen["validation"]["0"] - 0.01  # Cached features are of half precision.
     assert searched.json("train", *arguments)["methods"] == [frozen, unfrozen]
+
+
+def test_what_is_killed_goes_on_and_ends_as_it_would_have(searched: Cli, tmp_path: Path) -> None:
+    whole = Cli(tmp_path / "whole")
+    shutil.copytree(searched.folder, whole.folder)
+    arguments = ["train", *FROZEN, "--top", "2"]
+
+    def has_stored(n: int) -> Callable[[sqlite3.Connection], bool]:
+        query = "select count(*) from trials join studies using (study_id) where study_name = 'tiny-final'"
+        return lambda connection: connection.execute(query).fetchone()[0] >= n
+
+    code, _ = searched.stop_at(arguments, signal.SIGKILL, has_stored(2))
+    assert code == -signal.SIGKILL
+    assert not searched.json("status", *STUDY)["test_reads"][2:]  # None but the backbones'.
+    assert searched.json(*arguments)["methods"] == whole.json(*arguments)["methods"]
+    n_of_train = 2 * 2 + 1  # Two candidates of two widths each, and the second seed of one.
+    baselines = ["baselines", *FROZEN, "--top", "1"]
+    code, errors = searched.stop_at(baselines, signal.SIGTERM, has_stored(n_of_train + 1))
+    assert code == 128 + signal.SIGTERM
+    assert "The same command goes on from here" in errors

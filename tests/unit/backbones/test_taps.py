@@ -65,7 +65,6 @@ def test_transformer_layers_can_be_tapped() -> None:
     [
         ("stam.0", r"no submodule 'stam.0'. Did you mean 'stem.0'"),
         ("zzz", r"no submodule 'zzz'. Did you mean 'stem' or"),
-        ("", r"no submodule ''"),
         ("twice", r"'twice' ran 2 times in one forward pass, expected once"),
         ("never", r"'never' ran 0 times"),
         ("recurrent", r"'recurrent' returned tuple, expected a tensor"),
@@ -157,3 +156,9 @@ def test_listing_leaves_the_network_as_it_was() -> None:
         listed(model, 5)
     assert [module.training for module in model.modules()] == [True, True, False, True]
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_tap_without_a_module_is_the_network_itself() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(5, 4)
+    output, (tapped_output,) = tapped_forward(model, [Tap("output", "")], x)
+    assert torch.equal(tapped_output, output)

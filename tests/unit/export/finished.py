@@ -104,8 +104,8 @@ class FinishedStudy:
         store = FolderBlobStore(weights_folder(self.home))
         for modality, trained in self.prepared.backbones.items():
             for name, value in decode_layer(store.get(trained.digest)).items():
-                state[f"backbones.{modality}.{name}"] = value * 1.1 if value.is_floating_point() else value
-            state[f"own.{modality}.weight"] = torch.zeros(3)
+                state[f"backbones.of_{modality}.{name}"] = value * 1.1 if value.is_floating_point() else value
+            state[f"own_heads.of_{modality}.weight"] = torch.zeros(3)
         return state
 
     def request(self, folder: Path, **changes: Any) -> ExportRequest:
