@@ -110,6 +110,8 @@ def search(
         with make_view(quiet=quiet) as view:
             outcome = worker.search(request, view)
         output.print_outcome(request, outcome, as_json=as_json)
+        if not (as_json or quiet):
+            typer.echo(f"Next: mfas-optuna train --study {study}, then baselines and report.", err=True)
 
 
 @app.command()
