@@ -26,9 +26,9 @@ from mfas_optuna.cli.options import (
 from mfas_optuna.target import METRIC_TITLES, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from mfas_optuna.worker import FinalOutcome, FinalRequest, MethodOutcome
+    from mfas_optuna.worker import FinalOutcome, FinalRequest, Listener, MethodOutcome
 
 Top = Annotated[int, typer.Option("--top", min=1, help="How many of a search's best networks are trained.")]
 Widths = Annotated[
@@ -71,15 +71,12 @@ def train(
     """
     with clear_errors():
         from mfas_optuna import worker
-        from mfas_optuna.cli.view import make_view
 
         search = request_of(
             study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, device=device, data_root=data_root
         )
         request = worker.FinalRequest(search, top, seeds, _widths(width), (unfrozen_seeds or seeds) if unfrozen else 0)
-        with make_view(quiet=quiet) as view:
-            outcome = worker.train(request, view)
-        _print(request, outcome, as_json=as_json)
+        _run(worker.train, request, quiet=quiet, as_json=as_json)
 
 
 def baselines(
@@ -106,19 +103,26 @@ def baselines(
     """
     with clear_errors():
         from mfas_optuna import worker
-        from mfas_optuna.cli.view import make_view
 
         search = request_of(
             study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, device=device, data_root=data_root
         )
         request = worker.FinalRequest(search, top, seeds, _widths(width), (unfrozen_seeds or seeds) if unfrozen else 0)
-        with make_view(quiet=quiet) as view:
-            outcome = worker.baselines(request, view)
-        _print(request, outcome, as_json=as_json)
+        _run(worker.baselines, request, quiet=quiet, as_json=as_json)
 
 
 def _widths(widths: list[int] | None) -> tuple[int, ...] | None:
     return tuple(widths) if widths else None
+
+
+def _run(
+    work: Callable[[FinalRequest, Listener], FinalOutcome], request: FinalRequest, *, quiet: bool, as_json: bool
+) -> None:
+    from mfas_optuna.cli.view import make_view
+
+    with make_view(quiet=quiet) as view:
+        outcome = work(request, view)
+    _print(request, outcome, as_json=as_json)
 
 
 def _print(request: FinalRequest, outcome: FinalOutcome, *, as_json: bool) -> None:

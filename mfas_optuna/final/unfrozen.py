@@ -105,9 +105,12 @@ class UnfrozenStep:
         """Train what is not stored yet, store it, and score it; one that diverges is left out with a warning."""
         before = first.training
         training = FinalTraining(before.method, before.head, "unfrozen", before.recipe, before.seed)
-        stored = {final.training.key: final for final in finals.read(self._study)}
+        stored = {final.training.key: final.number for final in finals.read(self._study)}
+        number = stored.get(training.key)
+        if number is not None and number in finals.test_scores(finals.read_ledger(self._study)):
+            return
         dataset, sources = self._trainable()
-        if training.key not in stored:
+        if number is None:
             head = self._frozen.restore(first)
             model = self._model(head, sources)
             checkpoint = self._places.partial / training.key[:16]
@@ -161,8 +164,6 @@ class UnfrozenStep:
 
     def _score_on_test(self, training: FinalTraining, dataset: Dataset, sources: Mapping[str, Source]) -> None:
         final = next(each for each in finals.read(self._study) if each.training.key == training.key)
-        if final.number in finals.test_scores(finals.read_ledger(self._study)):
-            return
         model = self._model(self._frozen.build(training), sources)
         model.load_state_dict(decode_layer(self._store.get(final.result.weights)))
         scale = LabelScale.of(dataset.target.kind, dataset.splits["train"].labels)

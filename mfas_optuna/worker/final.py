@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.baselines import fixed_methods, rank_layers
-from mfas_optuna.errors import SearchFailedError, StorageError, StudyMismatchError
+from mfas_optuna.errors import DeviceError, SearchFailedError, StorageError, StudyMismatchError
 from mfas_optuna.final.frozen import FrozenStep, Places, common_settings
 from mfas_optuna.final.methods import searched_method
 from mfas_optuna.final.unfrozen import UnfrozenStep
@@ -238,6 +239,11 @@ class _Opened:
 def _opened(request: FinalRequest, listener: Listener) -> Iterator[_Opened]:
     """Open a search and its final trainings, with everything that was checked when it was searched."""
     wanted = request.search
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DeviceError(
+            f"Expected one process, found {os.environ['WORLD_SIZE']} that were started together (WORLD_SIZE): they "
+            "would wait for each other. Start it without torchrun or accelerate."
+        )
     check_home(wanted.home)
     device = choose_device(wanted.device)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

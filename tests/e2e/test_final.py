@@ -61,6 +61,7 @@ def test_the_best_networks_are_trained_and_compared(searched: Cli) -> None:
 def test_what_cannot_be_trained_is_refused(searched: Cli) -> None:
     assert "Run `mfas-optuna train` first" in refused(searched, "baselines", *FROZEN)
     assert "There is no stored study" in refused(searched, "train", *FROZEN, "--name", "other")
+    assert "Expected one process, found 2" in refused(searched, "train", *FROZEN, WORLD_SIZE="2")
     searched.ok("train", *FROZEN, "--top", "1", "--quiet")
     (searched.folder / "studies" / "tiny.toml").write_text(TINY + FINAL.replace("epochs = 4", "epochs = 3"))
     assert "training.epochs: was 4, is now 3" in refused(searched, "train", *FROZEN)
