@@ -23,7 +23,7 @@ def main() -> None:
     outcome = worker.search(request, QuietView())
     with Path("/dev/null").open("w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=92, highlight=False, file=nowhere, force_terminal=True)
-        with mock.patch.object(output, "_console", return_value=console):
+        with mock.patch.object(output, "make_console", return_value=console):
             console.print("[bold]$ mfas-optuna search --study digits[/bold]")
             output.print_outcome(request, outcome, as_json=False)
         picture = console.export_svg(title="mfas-optuna")

@@ -85,4 +85,6 @@ def test_the_programme_that_draws_the_readmes_picture_finds_what_it_calls() -> N
     spec.loader.exec_module(module)
     assert module.request_of("digits", name=None, storage=None).study_name == "digits"
     assert callable(module.output.print_outcome)
-    assert callable(module.output.make_console)
+    patched = re.findall(r'patch\.object\(output, "(\w+)"', (ROOT / "docs" / "make_picture.py").read_text())
+    assert patched
+    assert all(callable(getattr(module.output, name)) for name in patched)
