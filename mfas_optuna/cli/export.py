@@ -32,7 +32,9 @@ def export(
     output_folder: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write: one that does not exist, or is empty.")
     ],
-    method: Annotated[str, typer.Option("--method", help="Method whose network it is.")] = "mfas",
+    method: Annotated[
+        str, typer.Option("--method", help="Method whose network it is; best: the one that validation prefers.")
+    ] = "best",
     step: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
         typer.Option("--step", help="frozen or unfrozen \\[default: the one that validation prefers]."),

@@ -1,32 +1,27 @@
-"""Heads as readable PyTorch code, with standardisation and label scale folded into their weights.
-
-Shapes: B batch, F_l width of the features that layer l reads, H fusion width, C outputs.
-"""
+"""Heads of every kind as readable PyTorch code, with standardisation and label scale folded into their weights."""
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mfas_optuna.baselines.heads import (
+    CentralNetSettings,
+    GmuSettings,
+    How,
+    LateHeadsSettings,
+    LateOutputsSettings,
+    MlpSettings,
+    OutputSettings,
+    TowersSettings,
+)
 from mfas_optuna.errors import ExportError
-from mfas_optuna.export.snippets import literal
+from mfas_optuna.export.head_code import HeadCode, Scaling, WrittenHead
 from mfas_optuna.features.cache import FeatureLayout
 from mfas_optuna.fusion.head import Head, HeadSettings, NetworkSettings, head_label
-
-LARGEST_FOLDED_SHIFT = 1000.0
-"""Deviations that a column's mean may be away from 0 for standardisation to be folded. W x + b then takes the
-difference of numbers of this size, which costs three of float32's seven digits."""
-
-EXPORTED_KINDS = ("network",)
-"""Kinds of heads that code is written for."""
+from mfas_optuna.target import TargetKind
 
 ACTIVATION_CODE: Mapping[str, str] = {
     "relu": "torch.relu({})",
@@ -41,59 +36,10 @@ ACTIVATION_CODE: Mapping[str, str] = {
 }
 """Code of each activation of a fusion layer."""
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
+_State = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """What surrounds a head.
-
-    Attributes:
-        shift_F: Subtracted from each column of a row.
-        scale_F: What it is then divided by.
-        label_mean_C: Added to outputs that are multiplied by `label_std_C`: back to the labels' own units.
-        label_std_C: See there; None, both, where outputs are logits.
-    """
-
-    shift_F: Floats
-    scale_F: Floats
-    label_mean_C: Doubles | None = None
-    label_std_C: Doubles | None = None
-
-
-@dataclass(frozen=True)
-class WrittenHead:
-    """Code of a head.
-
-    Attributes:
-        code: Its class, `Fusion`, whose `forward` takes the features of each modality by name.
-        weights: By their names in the class.
-        standardization: What became of it, in words.
-        rounds: Whether it can round features to float16.
-    """
-
-    code: str
-    weights: Mapping[str, Tensor]
-    standardization: str
-    rounds: bool = False
-
-
-def read_head(record: Mapping[str, Any]) -> HeadSettings:
-    """Return the settings of a stored head.
-
-    Raises:
-        ExportError: No code is written for its kind.
-    """
-    if record["kind"] not in EXPORTED_KINDS:
-        raise ExportError(
-            f"Heads of kind {record['kind']!r} cannot be exported; those of kind {', '.join(EXPORTED_KINDS)} can. "
-            "Name a method that fuses by such with --method."
-        )
-    return NetworkSettings.model_validate_json(json.dumps(record))
-
-
-def build_head(settings: HeadSettings, layout: FeatureLayout, n_outputs: int, state: Mapping[str, Tensor]) -> Head:
+def build_head(settings: HeadSettings, layout: FeatureLayout, n_outputs: int, state: _State) -> Head:
     """Return a trained head on the CPU.
 
     Args:
@@ -117,14 +63,14 @@ def build_head(settings: HeadSettings, layout: FeatureLayout, n_outputs: int, st
 
 def write_head(
     settings: HeadSettings,
-    state: Mapping[str, Tensor],
+    state: _State,
     *,
     layout: FeatureLayout,
     scaling: Scaling,
     arguments: Mapping[str, str],
     rounds: bool,
 ) -> WrittenHead:
-    """Return a head as code.
+    """Return a head as code; what it needs for its loss alone is left out.
 
     Args:
         settings: What it is.
@@ -137,115 +83,138 @@ def write_head(
     Raises:
         ExportError: No code is written for its kind.
     """
-    if isinstance(settings, NetworkSettings):
-        return _write_network(settings, state, layout, scaling, arguments, rounds)
-    raise ExportError(f"No code is written for {type(settings).__name__}.")
+    code = HeadCode(layout, scaling, arguments, settings.reads(), rounds=rounds)
+    match settings:
+        case NetworkSettings():
+            return _network(code, settings, state)
+        case MlpSettings():
+            return _mlp(code, settings, state)
+        case TowersSettings():
+            return _towers(code, settings, state)
+        case LateHeadsSettings():
+            return _late_heads(code, settings, state)
+        case LateOutputsSettings():
+            return _late_outputs(code, settings, state)
+        case OutputSettings():
+            outputs = code.in_units(code.feature(*settings.reads()[0]))
+            return code.written(f"What the backbone of {_inside(settings.modality)} gives.", outputs)
+        case GmuSettings():
+            return _gmu(code, settings, state)
+        case CentralNetSettings():
+            return _centralnet(code, settings, state)
+    raise ExportError(f"No code is written for heads of kind {settings.as_record()['kind']!r}.")
 
 
-def _write_network(
-    settings: NetworkSettings,
-    state: Mapping[str, Tensor],
-    layout: FeatureLayout,
-    scaling: Scaling,
-    arguments: Mapping[str, str],
-    rounds: bool,
-) -> WrittenHead:
-    columns = [
-        [layout.columns(modality, name) for modality, name in layer.features.items()] for layer in settings.layers
-    ]
-    shifts = [np.concatenate([scaling.shift_F[of] for of in of_layer]) for of_layer in columns]
-    scales = [np.concatenate([scaling.scale_F[of] for of in of_layer]) for of_layer in columns]
-    is_plain = all((shift == 0).all() and (scale == 1).all() for shift, scale in zip(shifts, scales, strict=True))
-    folds = all(
-        np.abs(shift / scale).max(initial=0.0) <= LARGEST_FOLDED_SHIFT
-        for shift, scale in zip(shifts, scales, strict=True)
-    )
-    weights: dict[str, Tensor] = {}
-    init: list[str] = []
-    forward: list[str] = []
-    previous = 0
-    for number, (layer, shift, scale) in enumerate(zip(settings.layers, shifts, scales, strict=True), start=1):
-        weight, bias = state[f"network.layers.{number - 1}.weight"], state[f"network.layers.{number - 1}.bias"]
-        if folds:
-            weight, bias = _folded(weight, bias, shift, scale)
-        weights |= {f"layer{number}.weight": weight, f"layer{number}.bias": bias}
-        width = len(shift)
-        below = " + layer below" if previous else ""
-        features = " + ".join(
-            f"{modality} {name} ({of.stop - of.start})"
-            for (modality, name), of in zip(layer.features.items(), columns[number - 1], strict=True)
-        )
-        sizes = f"{width} + {previous}" if previous else str(width)
-        init += [
-            f"# {features}{below} -> {layer.activation}",
-            f"self.layer{number} = nn.Linear({sizes}, {settings.width})",
-        ]
-        read = [f"{arguments[modality]}[{literal(name)}]" for modality, name in layer.features.items()]
-        if not folds:
-            weights |= {f"mean{number}": torch.from_numpy(shift), f"deviation{number}": torch.from_numpy(scale)}
-            init += [
-                f'self.register_buffer("mean{number}", torch.zeros({width}))',
-                f'self.register_buffer("deviation{number}", torch.ones({width}))',
-            ]
-            joined = f"torch.cat([{', '.join(read)}], dim=1)"
-            forward.append(f"x = ({joined} - self.mean{number}) / self.deviation{number}")
-            read = ["x"]
-        joined = f"torch.cat([{', '.join([*read, *(['h'] if previous else [])])}], dim=1)"
-        forward.append("h = " + ACTIVATION_CODE[layer.activation].format(f"self.layer{number}({joined})"))
-        previous = settings.width
-    weight, bias = state["network.head.weight"], state["network.head.bias"]
-    if scaling.label_std_C is not None and scaling.label_mean_C is not None:
-        weight, bias = _in_units(weight, bias, scaling.label_mean_C, scaling.label_std_C)
-    weights |= {"head.weight": weight, "head.bias": bias}
-    init.append(f"self.head = nn.Linear({settings.width}, {weight.shape[0]})")
-    if rounds:
-        init.append("self.rounds_features = False  # True: as they were when the network was trained and scored.")
-        names = ", ".join(arguments.values())
-        rounded = ", ".join(f"rounded({argument})" for argument in arguments.values())
-        forward = ["if self.rounds_features:", f"    {names} = {rounded}", *forward]
-    parameters = ", ".join(f"{argument}: dict[str, Tensor]" for argument in arguments.values())
-    if is_plain:
-        told = "none"
-    elif folds:
-        told = "folded into the weights of the layers that read features"
+def _inside(text: str) -> str:
+    """Return text that can stand in a docstring."""
+    return text.replace("\\", "\\\\").replace('"', "'")
+
+
+def _network(code: HeadCode, settings: NetworkSettings, state: _State) -> WrittenHead:
+    for number, layer in enumerate(settings.layers, start=1):
+        below = "h" if number > 1 else ""
+        z = code.reading(f"layer{number}", state, f"network.layers.{number - 1}", [*layer.features.items()], below)
+        code.line("h = " + ACTIVATION_CODE[layer.activation].format(z))
+    return code.written(f"The fusion network {settings.notation}.", code.last("head", state, "network.head", "h"))
+
+
+def _mlp(code: HeadCode, settings: MlpSettings, state: _State) -> WrittenHead:
+    hidden = code.reading("layer1", state, "perceptron.hidden.0", settings.features)
+    code.line(f"h = torch.relu({hidden})")
+    for number in range(2, settings.hidden_layers + 1):
+        hidden = code.linear(f"layer{number}", state, f"perceptron.hidden.{number - 1}", "h")
+        code.line(f"h = torch.relu({hidden})")
+    outputs = code.last("head", state, "perceptron.head", "h")
+    return code.written(f"A perceptron on features side by side: {settings.label}.", outputs)
+
+
+def _tower_outputs(code: HeadCode, features: Mapping[str, Sequence[str]], state: _State) -> None:
+    """Add a perceptron for each modality, whose outputs are collected in `outputs`."""
+    code.line("outputs = []")
+    for number, (modality, names) in enumerate(features.items(), start=1):
+        of = f"towers.{number - 1}"
+        hidden = code.reading(f"tower{number}", state, f"{of}.hidden.0", [(modality, name) for name in names])
+        code.line(f"h = torch.relu({hidden})")
+        code.line(f"outputs.append({code.linear(f'head{number}', state, f'{of}.head', 'h')})")
+
+
+def _towers(code: HeadCode, settings: TowersSettings, state: _State) -> WrittenHead:
+    _tower_outputs(code, settings.features, state)
+    outputs = code.in_units("torch.stack(outputs).sum(dim=0)")
+    return code.written(f"A perceptron for each modality, whose outputs are added: {settings.label}.", outputs)
+
+
+def _late_heads(code: HeadCode, settings: LateHeadsSettings, state: _State) -> WrittenHead:
+    _tower_outputs(code, settings.features, state)
+    _mean(code, settings.how, settings.target, len(settings.features), state)
+    return code.written("The mean of what a perceptron for each modality predicts.", code.in_units("mean"))
+
+
+def _late_outputs(code: HeadCode, settings: LateOutputsSettings, state: _State) -> WrittenHead:
+    read = [code.feature(*feature) for feature in settings.reads()]
+    code.line(f"outputs = [{', '.join(read)}]")
+    _mean(code, settings.how, settings.target, len(read), state)
+    return code.written("The mean of what the backbones predict.", code.in_units("mean"))
+
+
+def _mean(code: HeadCode, how: How, target: TargetKind, n_modalities: int, state: _State) -> None:
+    """Add `mean`: logits or values of the mean prediction of `outputs`."""
+    logits_M = state["mean.weight_logits_M"] if how == "weighted" else torch.zeros(n_modalities)
+    log_weights_M11 = logits_M.log_softmax(dim=0)[:, None, None]
+    code.line("outputs = torch.stack(outputs)")
+    if target == "regression":
+        code.constant("weights", log_weights_M11.exp())
+        code.line("mean = (self.weights * outputs).sum(dim=0)")
+        return
+    code.constant("log_weights", log_weights_M11)
+    if target == "multiclass":
+        code.line("mean = (self.log_weights + outputs.log_softmax(dim=2)).logsumexp(dim=0)")
+        return
+    code.line("present = (self.log_weights + functional.logsigmoid(outputs)).logsumexp(dim=0)")
+    code.line("mean = present - (self.log_weights + functional.logsigmoid(-outputs)).logsumexp(dim=0)")
+
+
+def _gmu(code: HeadCode, settings: GmuSettings, state: _State) -> WrittenHead:
+    features = settings.reads()
+    code.line("hidden = []")
+    for number, feature in enumerate(features, start=1):
+        hidden = code.reading(f"hidden{number}", state, f"hidden.{number - 1}", [feature])
+        code.line(f"hidden.append(torch.tanh({hidden}))")
+    gates = code.reading("gates", state, "gates", features)
+    if len(features) == 2:
+        code.line(f"z = torch.sigmoid({gates})")
+        code.line("h = z * hidden[0] + (1 - z) * hidden[1]")
     else:
-        told = "kept beside each layer (mean, deviation), since folding would cost digits"
-    code = "\n".join(
-        [
-            "class Fusion(nn.Module):",
-            f'    """The fusion network {settings.notation}."""',
-            "",
-            "    def __init__(self) -> None:",
-            "        super().__init__()",
-            *(f"        {line}" for line in init),
-            "",
-            f"    def forward(self, {parameters}) -> Tensor:",
-            '        """Return the outputs (B, C) for the pooled features of each modality, by name."""',
-            *(f"        {line}" for line in forward),
-            "        return self.head(h)",
-        ]
+        code.line(f"z = torch.stack({gates}.chunk({len(features)}, dim=1)).softmax(dim=0)")
+        code.line("h = (z * torch.stack(hidden)).sum(dim=0)")
+    return code.written("A gated multimodal unit.", code.last("head", state, "head", "h"))
+
+
+def _centralnet(code: HeadCode, settings: CentralNetSettings, state: _State) -> WrittenHead:
+    n_layers = max(len(names) for names in settings.features.values())
+    code.constant("alphas", state["alphas"])
+    for layer in range(n_layers):
+        code.line(f"terms = [{f'self.alphas[{layer}, 0] * h' if layer > 0 else ''}]")
+        for number, (modality, names) in enumerate(settings.features.items(), start=1):
+            position = layer - (n_layers - len(names))
+            if position >= 0:
+                hidden = code.reading(
+                    f"projection{number}_{position + 1}",
+                    state,
+                    f"projections.{number - 1}.linears.{position}",
+                    [(modality, names[position])],
+                )
+                code.line(f"terms.append(self.alphas[{layer}, {number}] * torch.relu({hidden}))")
+        hidden = code.linear(f"central{layer + 1}", state, f"central.{layer}", "torch.stack(terms).sum(dim=0)")
+        code.line(f"h = torch.relu({hidden})")
+    return code.written(
+        "A CentralNet: a network beside those of the modalities.", code.last("head", state, "head", "h")
     )
-    return WrittenHead(code, weights, told, rounds)
-
-
-def _folded(weight_HF: Tensor, bias_H: Tensor, shift_F: Floats, scale_F: Floats) -> tuple[Tensor, Tensor]:
-    """Return weights that give of rows as they are what these give of standardised ones; further columns stay."""
-    weight = weight_HF.double().clone()
-    shift, scale = torch.from_numpy(shift_F).double(), torch.from_numpy(scale_F).double()
-    of_features = weight[:, : len(shift)]
-    of_features /= scale
-    return weight.float(), (bias_H.double() - of_features @ shift).float()
-
-
-def _in_units(weight_CH: Tensor, bias_C: Tensor, mean_C: Doubles, std_C: Doubles) -> tuple[Tensor, Tensor]:
-    """Return weights that give values in the labels' own units."""
-    mean, std = torch.from_numpy(mean_C), torch.from_numpy(std_C)
-    return (weight_CH.double() * std[:, None]).float(), (bias_C.double() * std + mean).float()
 
 
 def read_by_layers(reads: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """Return the names of the features that are read, by modality, in the order of `reads`."""
     by_modality: dict[str, list[str]] = {}
-    for modality, items in itertools.groupby(reads, key=lambda item: item[0]):
-        by_modality.setdefault(modality, []).extend(name for _, name in items)
+    for modality, name in reads:
+        by_modality.setdefault(modality, []).append(name)
     return by_modality

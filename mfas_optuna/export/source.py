@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mfas_optuna.export.backbones import SNIPPETS, WrittenBackbone
-from mfas_optuna.export.heads import WrittenHead
+from mfas_optuna.export.head_code import WrittenHead
 from mfas_optuna.export.snippets import CHECK, LOAD, OWN, POOL, ROUND, literal
 
 _TAKEN = frozenset(
@@ -28,6 +28,12 @@ _TAKEN = frozenset(
         "largest",
         "x",
         "h",
+        "z",
+        "hidden",
+        "outputs",
+        "terms",
+        "present",
+        "mean",
     }
     | {"Model", "Fusion", "Maxout", "Bottleneck", "Stream", "JointsAsChannels", "dict", "fusion"}
 )

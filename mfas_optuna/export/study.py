@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import optuna
 import torch
 from torch import Tensor
 
@@ -24,13 +20,15 @@ from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
+from mfas_optuna.baselines import head_from_record
 from mfas_optuna.datasets import DataRequest, Dataset
 from mfas_optuna.datasets.arrays import input_name
 from mfas_optuna.datasets.dataset import SPLIT_NAMES
 from mfas_optuna.errors import ExportError, StudyMismatchError
 from mfas_optuna.export import checks
 from mfas_optuna.export.backbones import OUTPUT_MODULE, WrittenBackbone, write_backbone
-from mfas_optuna.export.card import MethodScore, write_card
+from mfas_optuna.export.card import write_card
+from mfas_optuna.export.choose import BEST, Chosen, choose
 from mfas_optuna.export.files import (
     CARD,
     DESCRIPTION,
@@ -43,12 +41,14 @@ from mfas_optuna.export.files import (
     WEIGHTS,
     file_digest,
 )
-from mfas_optuna.export.heads import Scaling, build_head, read_by_layers, read_head, write_head
+from mfas_optuna.export.folder import check_free, publish
+from mfas_optuna.export.head_code import Scaling
+from mfas_optuna.export.heads import build_head, read_by_layers, write_head
 from mfas_optuna.export.preparation import LICENCES, preparation
 from mfas_optuna.export.source import Input, attribute, class_names, identifiers, write_source
 from mfas_optuna.features.cache import OUTPUT, FeatureSet
 from mfas_optuna.features.extract import feature_reader
-from mfas_optuna.finals import Choice, Final, Step
+from mfas_optuna.finals import Step
 from mfas_optuna.fusion.head import HeadSettings, head_label
 from mfas_optuna.prepare import Preparation, Prepared, check_home, weights_folder
 from mfas_optuna.progress import Progress, silent
@@ -79,7 +79,7 @@ class ExportRequest:
         data_root: Folder of raw data, or None.
         rebuild_command: What a user runs when a cached file is damaged.
         folder: Where to: a folder that does not exist, or is empty.
-        method: Name of the method whose network it is.
+        method: Name of the method whose network it is, or `best`: the one that validation prefers.
         step: On frozen backbones or together with them; None: the one with the better validation mean.
         onnx: Whether an ONNX file is written; None: where it can be.
         force: Write over an exported model.
@@ -92,7 +92,7 @@ class ExportRequest:
     data_root: Path | None
     rebuild_command: str
     folder: Path
-    method: str = "mfas"
+    method: str = BEST
     step: Step | None = None
     onnx: bool | None = None
     force: bool = False
@@ -109,17 +109,6 @@ class Exported:
 
     folder: Path
     description: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    choice: Choice
-    final: Final
-    tuning_seeds: Sequence[int]
-    test_score: float | None
-    methods: Sequence[MethodScore]
-    search_trial: int | None
-    study: optuna.Study | None
 
 
 @dataclass(frozen=True)
@@ -143,17 +132,17 @@ def export_study(request: ExportRequest, *, say: Callable[[str], None], progress
         ExportError: There is no such network, its kind cannot be exported, or the folder is not free.
         MfasError: The study, its data or weights are missing or damaged.
     """
-    _check_free(request.folder, force=request.force)
+    check_free(request.folder, force=request.force)
     if request.onnx and not checks.has_onnx():
         raise ExportError("--onnx: expected onnx, onnxscript and onnxruntime. `pip install 'mfas-optuna[onnx]'`.")
     check_home(request.home)
     with database.clear_errors(request.storage_url):
-        chosen = _choose(request)
+        chosen = choose(request.storage_url, request.study_name, method=request.method, step=request.step)
     final = chosen.final
-    settings = read_head(final.training.head)
+    settings = head_from_record(final.training.head)
     say(
-        f"Export: {head_label(final.training.head)}, {final.training.step}, seed {final.training.seed}, "
-        f"validation {final.result.validation_score:.4f}"
+        f"Export: {chosen.title}, {head_label(final.training.head)}, {final.training.step}, "
+        f"seed {final.training.seed}, validation {final.result.validation_score:.4f}"
     )
     recorded = None if chosen.study is None else records.read_backbones(chosen.study)
     prepared = Preparation(
@@ -178,7 +167,7 @@ def export_study(request: ExportRequest, *, say: Callable[[str], None], progress
     try:
         description = _Writing(request, chosen, settings, prepared, store, state, progress, say).write(temporary)
         temporary.chmod(0o755)
-        _publish(temporary, request.folder)
+        publish(temporary, request.folder)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -190,70 +179,7 @@ def export_study(request: ExportRequest, *, say: Callable[[str], None], progress
     return Exported(request.folder, description)
 
 
-# Which network.
-
-
-def _choose(request: ExportRequest) -> _Chosen:
-    database.check_exists(request.storage_url)
-    opened = database.open_storage(request.storage_url)
-    names = optuna.get_all_study_names(opened)
-    name = finals.final_name(request.study_name)
-    advice = "Train it with `mfas-optuna train`."
-    if name not in names:
-        raise ExportError(f"Study {request.study_name!r}: expected a final training, found none. {advice}")
-    of_finals = optuna.load_study(storage=opened, study_name=name)
-    trainings = finals.read(of_finals)
-    common = finals.read_settings(of_finals)
-    if common is None or not trainings:
-        raise ExportError(f"Study {request.study_name!r}: expected a final training, found none. {advice}")
-    seeds = tuple(int(seed) for seed in common["tuning_seeds"])
-    steps: tuple[Step, ...] = get_args(Step) if request.step is None else (request.step,)
-    found = [choice for step in steps if (choice := finals.chosen(trainings, request.method, step, seeds)) is not None]
-    if not found:
-        there = sorted({f"{final.training.method} ({final.training.step})" for final in trainings})
-        raise ExportError(
-            f"Study {request.study_name!r}: expected a final training of method {request.method!r} "
-            f"({' or '.join(steps)}) with seeds {list(seeds)}, found {', '.join(there)}. {advice}"
-        )
-    choice = max(found, key=lambda choice: choice.validation_mean(seeds))
-    final = max(choice.by_seed.values(), key=lambda final: (final.result.validation_score, -final.training.seed))
-    study = optuna.load_study(storage=opened, study_name=request.study_name) if request.study_name in names else None
-    tested = finals.test_scores(finals.read_ledger(of_finals))
-    titles = finals.read_titles(of_finals)
-    notation = choice.head.get("notation")
-    ranked = [] if study is None else records.best_networks(study.get_trials(deepcopy=False), len(study.trials))
-    return _Chosen(
-        choice=choice,
-        final=final,
-        tuning_seeds=seeds,
-        test_score=tested.get(final.number),
-        methods=list(_methods(trainings, seeds, tested, titles)),
-        search_trial=next((network.number for network in ranked if network.architecture == notation), None),
-        study=study,
-    )
-
-
-def _methods(
-    trainings: Sequence[Final], seeds: Sequence[int], tested: Mapping[int, float], titles: Mapping[str, str]
-) -> Iterator[MethodScore]:
-    methods = [*titles, *dict.fromkeys(final.training.method for final in trainings)]
-    for method in dict.fromkeys(methods):
-        for step in get_args(Step):
-            choice = finals.chosen(trainings, method, step, seeds)
-            if choice is not None:
-                numbers = [final.number for final in choice.by_seed.values()]
-                of_test = [tested[number] for number in numbers if number in tested]
-                yield MethodScore(
-                    titles.get(method, method),
-                    step,
-                    choice.validation_mean(choice.by_seed),
-                    statistics.fmean(of_test) if of_test else None,
-                    len(choice.by_seed),
-                    len(of_test),
-                )
-
-
-def _check_features(request: ExportRequest, chosen: _Chosen, prepared: Prepared) -> None:
+def _check_features(request: ExportRequest, chosen: Chosen, prepared: Prepared) -> None:
     stored = None if chosen.study is None else records.read_features(chosen.study)
     if stored is not None and stored != prepared.fingerprint:
         raise StudyMismatchError(
@@ -263,46 +189,13 @@ def _check_features(request: ExportRequest, chosen: _Chosen, prepared: Prepared)
         )
 
 
-# The folder.
-
-
-def _check_free(folder: Path, *, force: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ExportError(f"{folder}: expected a folder, found a file. Name another with -o.")
-    content = sorted(path.name for path in folder.iterdir())
-    if content and not force:
-        raise ExportError(
-            f"{folder}: expected no such folder or an empty one, found {', '.join(content[:3])}. Name another with -o, "
-            "or add --force to write over an exported model."
-        )
-    if content and DESCRIPTION not in content:
-        raise ExportError(f"{folder}: expected an exported model to write over, found {content[0]}. Name another.")
-
-
-def _publish(temporary: Path, folder: Path) -> None:
-    """Give the complete folder its name, in place of what was there."""
-    for file in temporary.iterdir():
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    aside = folder.with_name(f".{folder.name}-old-{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(aside)
-    temporary.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 class _Writing:
     """One model on its way into a folder."""
 
     def __init__(
         self,
         request: ExportRequest,
-        chosen: _Chosen,
+        chosen: Chosen,
         settings: HeadSettings,
         prepared: Prepared,
         store: FolderBlobStore,

@@ -9,14 +9,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mfas_optuna.baselines.heads import (
+    CentralNetSettings,
+    GmuSettings,
+    LateHeadsSettings,
+    LateOutputsSettings,
+    MlpSettings,
+    OutputSettings,
+    TowersSettings,
+)
 from mfas_optuna.errors import ExportError
-from mfas_optuna.export.heads import ACTIVATION_CODE, Scaling, build_head, read_head, write_head
+from mfas_optuna.export.head_code import Scaling
+from mfas_optuna.export.heads import ACTIVATION_CODE, build_head, write_head
 from mfas_optuna.export.snippets import ROUND
-from mfas_optuna.features.cache import FeatureLayout
+from mfas_optuna.features.cache import OUTPUT, FeatureLayout
 from mfas_optuna.fusion.activations import ACTIVATIONS
-from mfas_optuna.fusion.head import LayerChoice, NetworkSettings
+from mfas_optuna.fusion.head import Head, HeadSettings, LayerChoice, NetworkSettings
+from mfas_optuna.target import TargetKind
 
-LAYOUT = FeatureLayout.of_widths({"a-b": {"x 1": 3, 'y"': 2}, "c": {"z": 4}})
+LAYOUT = FeatureLayout.of_widths({"a-b": {"x 1": 3, 'y"': 2, OUTPUT: 2}, "c": {"z": 4, OUTPUT: 2}})
+LAYOUT_3 = FeatureLayout.of_widths(
+    {"a-b": {"x 1": 3, 'y"': 2, OUTPUT: 2}, "c": {"z": 4, OUTPUT: 2}, "d": {"u": 1, "v": 2, "w": 3, OUTPUT: 2}}
+)
 NETWORK = NetworkSettings(
     notation="[(1,1,1),(2,1,2)]",
     layers=(
@@ -26,6 +40,7 @@ NETWORK = NetworkSettings(
     width=5,
 )
 ARGUMENTS = {"a-b": "a_b", "c": "c"}
+ARGUMENTS_3 = {**ARGUMENTS, "d": "d"}
 
 
 def state_of(settings: NetworkSettings) -> dict[str, Tensor]:
@@ -67,7 +82,7 @@ def test_the_code_gives_what_the_head_gives_of_standardised_rows(
     state = state_of(NETWORK)
     written = write_head(NETWORK, state, layout=LAYOUT, scaling=scaling, arguments=ARGUMENTS, rounds=False)
     assert told in written.standardization
-    assert ("mean1" in written.weights) == (told == "kept")
+    assert ("layer1_mean" in written.weights) == (told == "kept")
     generator = torch.Generator().manual_seed(1)
     standard_BF = torch.randn(6, LAYOUT.n_columns, generator=generator)
     shift_F, scale_F = torch.from_numpy(scaling.shift_F), torch.from_numpy(scaling.scale_F)
@@ -112,9 +127,77 @@ def test_every_activation_is_written_as_it_is_computed() -> None:
         assert torch.equal(found, ACTIVATIONS[name](z)), name
 
 
-def test_other_kinds_are_refused_with_those_that_can_be_exported() -> None:
-    with pytest.raises(ExportError, match="kind 'towers' cannot be exported; those of kind network can"):
-        read_head({"kind": "towers", "width": 3})
+def heads_of(layout: FeatureLayout, target: TargetKind) -> list[HeadSettings]:
+    every = {modality: tuple(layout.features(modality)) for modality in layout.spans}
+    flat = tuple((modality, name) for modality, names in every.items() for name in names)
+    last = {modality: names[-1] for modality, names in every.items()}
+    return [
+        OutputSettings(modality="c"),
+        LateOutputsSettings(modalities=tuple(every), how="mean", target=target),
+        LateOutputsSettings(modalities=tuple(every), how="weighted", target=target),
+        LateHeadsSettings(features=every, how="mean", target=target, width=3),
+        LateHeadsSettings(features=every, how="weighted", target=target, width=3),
+        MlpSettings(label="the last of one", features=flat[-1:], width=4),
+        MlpSettings(label="all", features=flat, width=4),
+        MlpSettings(label="all, turned round", features=flat[::-1], hidden_layers=3, width=4),
+        TowersSettings(label="all", features=every, auxiliary=False, width=5),
+        TowersSettings(label="all", features=every, auxiliary=True, width=5),
+        GmuSettings(features=last, width=6),
+        CentralNetSettings(features=every, width=4),
+    ]
+
+
+@pytest.mark.parametrize("target", ["multiclass", "multilabel", "regression"])
+@pytest.mark.parametrize("shift", [0.3, 3000.0], ids=["folded", "kept"])
+@pytest.mark.parametrize("n_modalities", [2, 3])
+def test_every_kind_of_head_gives_what_it_gave_when_it_was_trained(
+    n_modalities: int, shift: float, target: TargetKind
+) -> None:
+    layout, arguments = (LAYOUT, ARGUMENTS) if n_modalities == 2 else (LAYOUT_3, ARGUMENTS_3)
+    n = layout.n_columns
+    shift_F, scale_F = layout.standardization(
+        np.linspace(shift / 2, shift, n).astype(np.float32), np.linspace(0.5, 1, n).astype(np.float32)
+    )
+    units = (np.array([1000.0, -3.0]), np.array([50.0, 0.1])) if target == "regression" else (None, None)
+    generator = torch.Generator().manual_seed(5)
+    rows_BF = torch.randn(7, n, generator=generator) * torch.from_numpy(scale_F) + torch.from_numpy(shift_F)
+    features = {
+        modality: {name: rows_BF[:, slice(*span)] for name, span in spans.items()}
+        for modality, spans in layout.spans.items()
+    }
+    for settings in heads_of(layout, target):
+        head = settings.build(layout, 2, dropout=0.0, generator=generator)
+        with torch.no_grad():  # What starts as zeros or ones too.
+            for parameter in head.parameters():
+                parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+        state = dict(head.state_dict())
+        expected = head.eval()((rows_BF - torch.from_numpy(shift_F)) / torch.from_numpy(scale_F)).fused_BC
+        if target == "regression":
+            expected = expected * torch.tensor([50.0, 0.1]) + torch.tensor([1000.0, -3.0])
+        read = {modality for modality, _ in settings.reads()}
+        given = {modality: argument for modality, argument in arguments.items() if modality in read}
+        written = write_head(
+            settings, state, layout=layout, scaling=Scaling(shift_F, scale_F, *units), arguments=given, rounds=False
+        )
+        is_read = not isinstance(settings, OutputSettings | LateOutputsSettings)
+        assert written.standardization.startswith(("folded" if shift < 1.0 else "kept") if is_read else "none")
+        module = fusion(written.code, dict(written.weights))
+        found = module(**{argument: features[modality] for modality, argument in given.items()})
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_kind_that_is_not_known_is_refused() -> None:
+    class Unknown(HeadSettings):
+        kind: str = "unknown"
+
+        def reads(self) -> tuple[tuple[str, str], ...]:
+            return (("c", "z"),)
+
+        def build(self, layout: FeatureLayout, n_outputs: int, *, dropout: float, generator: torch.Generator) -> Head:
+            raise AssertionError
+
+    with pytest.raises(ExportError, match="No code is written for heads of kind 'unknown'"):
+        write_head(Unknown(), {}, layout=LAYOUT, scaling=scaling_of(0.0, 1.0), arguments={"c": "c"}, rounds=False)
 
 
 def test_weights_of_another_head_are_refused() -> None:

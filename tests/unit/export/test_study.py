@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 import torch
 
 from mfas_optuna import finals
+from mfas_optuna.baselines.heads import LateOutputsSettings, OutputSettings, TowersSettings
 from mfas_optuna.errors import BlobError, ExportCheckError, ExportError, StorageError
 from mfas_optuna.export import checks, export_study, load_model
 from mfas_optuna.export.card import write_card
 from mfas_optuna.export.preparation import LICENCES
-from mfas_optuna.fusion.head import head_label
+from mfas_optuna.finals import Step
+from mfas_optuna.fusion.head import HeadSettings, head_label
 from mfas_optuna.prepare import weights_folder
 from mfas_optuna.registry.blobs import FolderBlobStore
 from mfas_optuna.spec.template import python_study
@@ -48,7 +51,7 @@ def test_all_of_a_frozen_network(digits: FinishedStudy, tmp_path: Path) -> None:
     ledger = digits.finals()
     finals.write_test_read(ledger, purpose="final scores", score=0.55, what="network", trial=2)
     finals.write_titles(ledger, {"mfas": "MFAS, best five", "tpe": "TPE"})
-    exported = digits.export(tmp_path / "out")
+    exported = digits.export(tmp_path / "out", method="mfas")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study"]
     values = json.loads((tmp_path / "out" / "architecture.json").read_text(encoding="utf-8"))
@@ -91,6 +94,36 @@ def test_a_network_whose_backbones_were_trained_too(digits: FinishedStudy, tmp_p
         outputs[step] = load_model(tmp_path / step).run(**inputs)
     assert not torch.allclose(outputs["frozen"], outputs["unfrozen"], atol=1e-3)
     assert exported.description["rounds_features"] is False
+
+
+def late_outputs(_: FinishedStudy) -> HeadSettings:
+    return LateOutputsSettings(modalities=("audio", "image"), how="mean", target="multiclass")
+
+
+def towers(_: FinishedStudy) -> HeadSettings:
+    features = {"audio": ("conv2", "conv1"), "image": ("conv2",)}
+    return TowersSettings(label="best by probe", features=features, auxiliary=True, width=7)
+
+
+def one_backbone(_: FinishedStudy) -> HeadSettings:
+    return OutputSettings(modality="image")
+
+
+@pytest.mark.parametrize("head", [late_outputs, towers, one_backbone])
+@pytest.mark.parametrize("step", ["frozen", "unfrozen"])
+def test_what_needs_no_search_is_exported_when_validation_prefers_it(
+    digits: FinishedStudy, tmp_path: Path, head: Callable[[FinishedStudy], HeadSettings], step: Step
+) -> None:
+    add(digits, BEST, score=0.5)
+    settings = head(digits)
+    state = digits.head_state(settings, 0)
+    whole = state if step == "frozen" else digits.unfrozen_state(state)
+    digits.add(settings.as_record(), whole, score=0.6, method="simple", step=step)
+    exported = digits.export(tmp_path / "out", onnx=checks.has_onnx())
+    assert (exported.description["method"], exported.description["step"]) == ("simple", step)
+    assert exported.description["lineage"]["search_trial"] is None
+    assert set(exported.description["inputs"]) == {modality for modality, _ in settings.reads()}
+    assert max(exported.description["checks"].values()) < 1e-4
 
 
 def samples(study: FinishedStudy, n: int = 5) -> dict[str, torch.Tensor]:
@@ -216,9 +249,6 @@ def test_what_is_not_there_is_named(digits: FinishedStudy, tmp_path: Path) -> No
         digits.export(tmp_path / "out", method="concat")
     with pytest.raises(ExportError, match="unfrozen"):
         digits.export(tmp_path / "out", step="unfrozen")
-    digits.add({"kind": "towers"}, {}, score=0.5, method="towers")
-    with pytest.raises(ExportError, match="kind 'towers' cannot be exported"):
-        digits.export(tmp_path / "out", method="towers")
     final = finals.read(digits.finals())[0]
     FolderBlobStore(weights_folder(digits.home)).path(final.result.weights).unlink()
     with pytest.raises(BlobError, match="missing"):
