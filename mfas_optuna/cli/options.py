@@ -103,18 +103,17 @@ def request_of(
     data_root: Path | None = None,
     joint: str | None = None,
 ) -> SearchRequest:
-    from mfas_optuna import spec as settings
     from mfas_optuna.worker import SearchRequest
 
-    stem, in_file, resolved = specs(study, sampler, mode, seed, trials)
-    home = settings.home_folder()
-    return SearchRequest(
-        spec=resolved,
-        study_name=settings.check_study_name(name or resolved.default_study_name(stem, in_file)),
-        home=home,
-        storage_url=settings.storage_url(storage, resolved, home),
-        data_root=settings.data_root(data_root),
+    return SearchRequest.of(
+        study,
+        name=name,
+        storage=storage,
+        sampler=sampler,
+        mode=mode,
+        n_trials=trials,
+        seed=seed,
         device=device,
-        rebuild_command=f"mfas-optuna prepare --study {study} --force",
-        joint=settings.joint(joint),
+        data_root=data_root,
+        joint=joint,
     )

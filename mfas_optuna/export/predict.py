@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,15 @@ class Model:
     run: Callable[..., Tensor]
 
     def predict(self, inputs: Mapping[str, Array]) -> Prediction:
-        """Return predictions for samples as `read_inputs` gives them.
+        """Return predictions for new samples.
+
+        Args:
+            inputs: An array of each input by its name: a batch (B, ...), or one sample of every input.
 
         Raises:
-            DataError: An output is NaN or infinite.
+            DataError: An input is missing, unknown, of another shape or type or not finite, or an output is.
         """
+        inputs, _ = check_inputs({name: (name, np.asarray(array)) for name, array in inputs.items()}, self.description)
         arguments = {name: of["argument"] for name, of in self.description["inputs"].items()}
         n_samples = len(next(iter(inputs.values())))
         parts = []
@@ -96,13 +101,14 @@ class Model:
         return outputs_BC.sigmoid() if self.target.kind == "multilabel" else outputs_BC
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: str | PathLike[str]) -> Model:
     """Load an exported model from its description and its program, once all files are what they were.
 
     Raises:
         DataNotFoundError: There is no such folder.
         ExportError: It holds no exported model, one of another version, or a damaged one.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise DataNotFoundError(f"{folder}: expected the folder of an exported model, found none. Mend --model.")
     path = folder / DESCRIPTION
@@ -153,15 +159,34 @@ def read_inputs(arguments: Sequence[str], description: Mapping[str, Any]) -> tup
         DataError: An input is missing or unknown, or an array is not what the model takes.
         DataNotFoundError: There is no such file.
     """
-    inputs: Mapping[str, Any] = description["inputs"]
     arrays: dict[str, tuple[str, Array]] = {}
     for argument in arguments:
-        for name, where, array in _read(argument, inputs):
-            if name not in inputs:
-                raise DataError(f"{where}: expected {' or '.join(inputs)}, found {name!r}. Mend the name.")
+        for name, where, array in _read(argument, description["inputs"]):
             if name in arrays:
                 raise DataError(f"{where}: expected each input once, found {name} twice. Leave one out.")
             arrays[name] = (where, array)
+    return check_inputs(arrays, description)
+
+
+def check_inputs(
+    arrays: Mapping[str, tuple[str, Array]], description: Mapping[str, Any]
+) -> tuple[dict[str, Array], bool]:
+    """Return samples as a model takes them.
+
+    Args:
+        arrays: By the names of inputs, each with where it comes from.
+        description: What architecture.json holds.
+
+    Returns:
+        Arrays (B, ...) by the names of inputs, and whether a single sample without a batch was given.
+
+    Raises:
+        DataError: An input is missing or unknown, or an array is not what the model takes.
+    """
+    inputs: Mapping[str, Any] = description["inputs"]
+    for name, (where, _) in arrays.items():
+        if name not in inputs:
+            raise DataError(f"{where}: expected {' or '.join(inputs)}, found {name!r}. Mend the name.")
     missing = [name for name in inputs if name not in arrays]
     if missing:
         raise DataError(

@@ -10,6 +10,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial
 
+from mfas_optuna import spec as settings
 from mfas_optuna.datasets import Problem
 from mfas_optuna.errors import DeviceError
 from mfas_optuna.spec import StudySpec
@@ -52,6 +53,54 @@ class SearchRequest:
     device: str
     rebuild_command: str
     joint: int | None = None
+
+    @staticmethod
+    def of(
+        study: str,
+        *,
+        name: str | None = None,
+        storage: str | None = None,
+        home: Path | None = None,
+        sampler: str | None = None,
+        mode: str | None = None,
+        n_trials: int | None = None,
+        seed: int | None = None,
+        device: str = "auto",
+        data_root: Path | None = None,
+        joint: str | None = None,
+    ) -> SearchRequest:
+        """Return what was asked for, and where it was left open the environment's, the study file's or the default.
+
+        Args:
+            study: Name of a study, or path of a study file.
+            name: Its name in the database; None: the study's, with what differs from its file.
+            storage: The database; None: MFAS_STORAGE, the study file's, or mfas.db in the home folder.
+            home: Folder that everything is kept in; None: MFAS_HOME, or `storage` here.
+            sampler: mfas, random or tpe; None: the study file's.
+            mode: Of the mfas sampler; None: the study file's.
+            n_trials: How many trials; None: the study file's.
+            seed: Of the search; None: the study file's.
+            device: auto, cpu, cuda or cuda:N.
+            data_root: Folder of raw data; None: MFAS_DATA, or none.
+            joint: How many networks are trained at once, or auto; None: MFAS_JOINT, or as suits the study.
+
+        Raises:
+            MfasError: There is no such study, its file is not valid, or a setting is not.
+        """
+        path = settings.find_study(study)
+        in_file = settings.load_spec(path)
+        spec = in_file.with_search(sampler=sampler, mode=mode, seed=seed, n_trials=n_trials)
+        home = settings.home_folder() if home is None else home.absolute()
+        return SearchRequest(
+            spec=spec,
+            study_name=settings.check_study_name(name or spec.default_study_name(path.stem, in_file)),
+            home=home,
+            storage_url=settings.storage_url(storage, spec, home),
+            data_root=settings.data_root(data_root),
+            device=device,
+            rebuild_command=f"mfas-optuna prepare --study {study} --force",
+            joint=settings.joint(joint),
+        )
 
 
 @dataclass(frozen=True, slots=True)
