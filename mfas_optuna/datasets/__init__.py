@@ -22,6 +22,7 @@ from mfas_optuna.datasets.reference import Comparison, compare_with_paper
 from mfas_optuna.datasets.samples import Problem, Source
 from mfas_optuna.datasets.shape import DatasetShape
 from mfas_optuna.datasets.stand_in import read_mark
+from mfas_optuna.datasets.store import DIGEST_LINE
 from mfas_optuna.errors import CacheError, DataError, HomeError, MfasError
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import (
@@ -36,6 +37,7 @@ from mfas_optuna.spec import (
 )
 
 __all__ = [
+    "DIGEST_LINE",
     "STAND_IN_MAKERS",
     "Built",
     "Comparison",

@@ -30,6 +30,10 @@ from mfas_optuna.spec import fingerprint
 from mfas_optuna.target import Target
 
 VERSION = 2
+DIGEST_LINE = "digest: "
+"""How the line of a data card begins that says which data exactly they are."""
+DIGITS = 16
+"""Hexadecimal digits of a digest that are shown."""
 MANIFEST = "manifest.json"
 
 _MANIFEST_KEYS = {
@@ -240,12 +244,13 @@ def read(folder: Path, name: str, settings: Mapping[str, Any]) -> Dataset:
             for task in manifest["tasks"]
         }
         splits[split] = Split(loaded, labels, tasks)
+    digest = manifest_fingerprint(manifest)
     return Dataset(
         name,
-        manifest["card"],
+        f"{manifest['card'].rstrip()}\n{DIGEST_LINE}{digest[:DIGITS]}, of SHA-256 of all inputs and labels.\n",
         Target.from_record(manifest["target"]),
         splits,
-        manifest_fingerprint(manifest),
+        digest,
         manifest["tasks"],
         manifest["layouts"],
         manifest["stand_in"],

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
+from mfas_optuna.datasets import DIGEST_LINE
 from mfas_optuna.errors import StorageError, StudyMismatchError
 from mfas_optuna.finals import SEARCH_TITLES, Choice, Final, Step, TestRead
 from mfas_optuna.fusion.head import head_label
@@ -162,7 +163,7 @@ class StudyResults:
         arguments: Options of the command line that name the study, for commands that a report recommends.
         dataset: Name of the data set.
         metric: What scores are.
-        card: First line of the data card; empty before the data are there.
+        card: First line of the data card, and the digest of the data; empty before they are there.
         stand_in: What the generated data stand in for; empty for real data.
         settings: Everything scientific that the study was begun with, as JSON values.
         n_planned: Trials that its search takes; None where the study file differs from what it was begun with.
@@ -262,7 +263,7 @@ def collect(storage_url: str, study_name: str, spec: StudySpec, arguments: str) 
             arguments=arguments,
             dataset=spec.dataset.name,
             metric=settings["objective"]["metric"] or spec.metric,
-            card=_first_line(records.read_card(study)),
+            card=_in_short(records.read_card(study)),
             stand_in=records.read_stand_in(study),
             settings=settings,
             n_planned=None if any(differences(settings, spec.scientific())) else spec.n_trials_planned(),
@@ -297,10 +298,11 @@ def _changed(other: optuna.Study, settings: Mapping[str, Any]) -> str:
     return "; ".join(line for line in differences(settings, ignored) if not line.startswith("fusion.sharing:"))
 
 
-def _first_line(card: str) -> str:
-    """Return the first line that says where the data come from; the mark of a stand-in is shown by itself."""
-    lines = (line for line in card.splitlines() if line.strip() and not line.startswith("STAND-IN:"))
-    return next(lines, "")
+def _in_short(card: str) -> str:
+    """Return where the data come from, by their card, and their digest; the mark of a stand-in is shown by itself."""
+    lines = [line for line in card.splitlines() if line.strip() and not line.startswith("STAND-IN:")]
+    digests = (line.partition(",")[0] for line in lines[1:] if line.startswith(DIGEST_LINE))
+    return "; ".join([*lines[:1], *digests])
 
 
 def _search(study: optuna.Study, sampler: SamplerName, n_best: int, n_trials: int | None) -> Search:

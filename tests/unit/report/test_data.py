@@ -15,7 +15,7 @@ from .helpers import ARGUMENTS, NETWORK, Database
 
 
 def test_a_search_alone(stored: Database) -> None:
-    stored.describe("STAND-IN: made.\ndigits: of scikit-learn.\nmore\n", "made")
+    stored.describe("STAND-IN: made.\ndigits: of scikit-learn.\nmore\ndigest: 12ab, of all.\n", "made")
     results = stored.collect()
     search = results.searches[0]
     assert [network.score for network in search.best] == [0.7, 0.6, 0.5]
@@ -23,7 +23,11 @@ def test_a_search_alone(stored: Database) -> None:
     assert search.spread.mean == pytest.approx(0.6)
     assert search.spread.std == pytest.approx(0.1)
     assert (search.n_by_state, search.n_counted, search.hardware) == ({"COMPLETE": 3, "FAIL": 1}, 3, ("2.9, cpu",))
-    assert (results.card, results.stand_in, results.metric) == ("digits: of scikit-learn.", "made", "accuracy")
+    assert (results.card, results.stand_in, results.metric) == (
+        "digits: of scikit-learn.; digest: 12ab",
+        "made",
+        "accuracy",
+    )
     assert results.n_planned == stored.spec.n_trials_planned()
     assert search.timings_s == {"search": 90.0}
     assert (results.methods, results.ours, results.ledger, results.warnings) == ((), None, (), ())
