@@ -75,6 +75,7 @@ class FusionStudy:
         seed: int | None = None,
         device: str = "auto",
         joint: int | None = None,
+        weights: str | PathLike[str] | None = None,
         listener: Listener | None = None,
     ) -> FusionStudy:
         """Return a study by its name or file; what is not given is the environment's, the file's or the default.
@@ -91,6 +92,7 @@ class FusionStudy:
             seed: Of the search; None: the study file's.
             device: auto, cpu, cuda or cuda:N.
             joint: How many networks are trained at once; None: MFAS_JOINT, or as suits the study.
+            weights: Folder or URL of the weights; None: MFAS_WEIGHTS, the study file's, or in the home folder.
             listener: Told what is being done; None: the logger `mfas_optuna`.
 
         Raises:
@@ -108,6 +110,7 @@ class FusionStudy:
             device=device,
             data_root=None if data_root is None else Path(data_root),
             joint=None if joint is None else str(joint),
+            weights=None if weights is None else str(weights),
         )
         arguments = f"--study {shlex.quote(str(study))}" + ("" if name is None else f" --name {shlex.quote(name)}")
         return FusionStudy(request, arguments, listener or _Logged())
@@ -264,6 +267,7 @@ class FusionResult:
                 step=step,
                 onnx=onnx,
                 force=force,
+                weights=request.weights,
             ),
             say=self.study.listener.say,
             progress=self.study.listener.progress,

@@ -157,6 +157,10 @@ class HomeError(MfasError, OSError):
     """The home folder (`MFAS_HOME`) cannot be created or written."""
 
 
+class StoreError(MfasError, OSError):
+    """The store of weights cannot be opened, reached, read or written."""
+
+
 class DeviceError(MfasError, ValueError):
     """The asked-for device is not a valid name or is not on this machine."""
 

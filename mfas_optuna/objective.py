@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import optuna
 import torch
@@ -22,7 +21,7 @@ from mfas_optuna.features.cache import FeatureSet
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.memory import free_bytes
 from mfas_optuna.progress import Progress, silent
-from mfas_optuna.registry.blobs import FolderBlobStore, encode_layer
+from mfas_optuna.registry.blobs import BlobStore, encode_layer
 from mfas_optuna.registry.key import WeightKey
 from mfas_optuna.registry.lineage import LayerRecord, Order, rounds, versions, warm_start
 from mfas_optuna.search.proposal import seed_from
@@ -119,7 +118,7 @@ class TrialRunner:
         self,
         spec: StudySpec,
         features: FeatureSet,
-        weights: Path,
+        store: BlobStore,
         device: torch.device,
         progress: Progress = silent,
     ) -> None:
@@ -128,7 +127,7 @@ class TrialRunner:
         Args:
             spec: The study's settings.
             features: Cached features of every split.
-            weights: Folder of the weight blobs.
+            store: Store of the weight blobs.
             device: Where trials train.
             progress: Told of each epoch that a group has gone through.
         """
@@ -137,7 +136,7 @@ class TrialRunner:
         self._space = spec.search_space()
         self._sharing = spec.sharing()
         self._features = features
-        self._store = FolderBlobStore(weights)
+        self._store = store
         self._device = device
         self._data = BriefData.load(
             features,

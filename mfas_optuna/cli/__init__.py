@@ -22,6 +22,7 @@ from mfas_optuna.cli.options import (
     Seed,
     Storage,
     Study,
+    Weights,
     clear_errors,
     request_of,
     specs,
@@ -79,6 +80,7 @@ def search(
     seed: Seed = None,
     device: Device = "auto",
     joint: Joint = None,
+    weights: Weights = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     dry_run: Annotated[
@@ -103,6 +105,7 @@ def search(
             device=device,
             data_root=data_root,
             joint=joint,
+            weights=weights,
         )
         if dry_run:
             output.print_estimate(worker.dry_run(request), as_json=as_json)
@@ -137,6 +140,7 @@ def status(
 def prepare(
     study: Study,
     device: Device = "auto",
+    weights: Weights = None,
     data_root: DataRoot = None,
     force: Annotated[
         bool, typer.Option("--force", help="Make the features again, and whatever else is damaged.")
@@ -149,7 +153,7 @@ def prepare(
         from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
 
-        request = request_of(study, name=None, storage=None, device=device, data_root=data_root)
+        request = request_of(study, name=None, storage=None, device=device, data_root=data_root, weights=weights)
         with make_view(quiet=quiet) as view:
             prepared = worker.prepare(request, view, force=force)
         output.print_prepared(request.spec, prepared)

@@ -17,6 +17,7 @@ from mfas_optuna.cli.options import (
     Seed,
     Storage,
     Study,
+    Weights,
     clear_errors,
     request_of,
 )
@@ -49,6 +50,7 @@ def export(
     sampler: Sampler = None,
     mode: Mode = None,
     seed: Seed = None,
+    weights: Weights = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -65,7 +67,14 @@ def export(
         if step is not None and step not in steps:
             raise ExportError(f"--step: expected frozen or unfrozen, found {step!r}.")
         of_study = request_of(
-            study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, data_root=data_root
+            study,
+            name=name,
+            storage=storage,
+            sampler=sampler,
+            mode=mode,
+            seed=seed,
+            data_root=data_root,
+            weights=weights,
         )
         request = ExportRequest(
             spec=of_study.spec,
@@ -79,6 +88,7 @@ def export(
             step=None if step is None else steps[step],
             onnx=onnx,
             force=force,
+            weights=of_study.weights,
         )
         with make_view(quiet=quiet) as view, Interrupts() as interrupts, interrupts.immediate():
             exported = export_study(request, say=view.say, progress=view.progress)

@@ -20,6 +20,7 @@ from mfas_optuna.cli.options import (
     Seed,
     Storage,
     Study,
+    Weights,
     clear_errors,
     request_of,
 )
@@ -61,6 +62,7 @@ def train(
     mode: Mode = None,
     seed: Seed = None,
     device: Device = "auto",
+    weights: Weights = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -73,7 +75,15 @@ def train(
         from mfas_optuna import worker
 
         search = request_of(
-            study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, device=device, data_root=data_root
+            study,
+            name=name,
+            storage=storage,
+            sampler=sampler,
+            mode=mode,
+            seed=seed,
+            device=device,
+            data_root=data_root,
+            weights=weights,
         )
         request = worker.FinalRequest(search, top, seeds, _widths(width), (unfrozen_seeds or seeds) if unfrozen else 0)
         _run(worker.train, request, quiet=quiet, as_json=as_json)
@@ -92,6 +102,7 @@ def baselines(
     mode: Mode = None,
     seed: Seed = None,
     device: Device = "auto",
+    weights: Weights = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -105,7 +116,15 @@ def baselines(
         from mfas_optuna import worker
 
         search = request_of(
-            study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, device=device, data_root=data_root
+            study,
+            name=name,
+            storage=storage,
+            sampler=sampler,
+            mode=mode,
+            seed=seed,
+            device=device,
+            data_root=data_root,
+            weights=weights,
         )
         request = worker.FinalRequest(search, top, seeds, _widths(width), (unfrozen_seeds or seeds) if unfrozen else 0)
         _run(worker.baselines, request, quiet=quiet, as_json=as_json)

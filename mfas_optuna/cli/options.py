@@ -25,6 +25,13 @@ Storage = Annotated[
         "--storage", help="Database URL \\[default: MFAS_STORAGE, the study file's, or mfas.db in MFAS_HOME]."
     ),
 ]
+Weights = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--weights",
+        help="Folder or URL of the weights \\[default: MFAS_WEIGHTS, the study file's, or weights/ in MFAS_HOME].",
+    ),
+]
 Sampler = Annotated[Optional[str], typer.Option("--sampler", help="mfas, random or tpe.")]  # noqa: UP045
 Mode = Annotated[Optional[str], typer.Option("--mode", help="calibrated or paper (for the mfas sampler).")]  # noqa: UP045
 Seed = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of every random choice.")]  # noqa: UP045
@@ -102,6 +109,7 @@ def request_of(
     device: str = "auto",
     data_root: Path | None = None,
     joint: str | None = None,
+    weights: str | None = None,
 ) -> SearchRequest:
     from mfas_optuna.worker import SearchRequest
 
@@ -116,4 +124,5 @@ def request_of(
         device=device,
         data_root=data_root,
         joint=joint,
+        weights=weights,
     )

@@ -50,9 +50,9 @@ from mfas_optuna.features.cache import OUTPUT, FeatureSet
 from mfas_optuna.features.extract import feature_reader
 from mfas_optuna.finals import Step
 from mfas_optuna.fusion.head import HeadSettings, head_label
-from mfas_optuna.prepare import Preparation, Prepared, check_home, weights_folder
+from mfas_optuna.prepare import Preparation, Prepared, blob_store, check_home
 from mfas_optuna.progress import Progress, silent
-from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer, encode_layer
+from mfas_optuna.registry.blobs import BlobStore, decode_layer, encode_layer
 from mfas_optuna.spec import GivenFeatures, NetworkSettings, PythonBackboneSettings, StudySpec, TapSettings
 from mfas_optuna.training import fused
 from mfas_optuna.training.labels import LabelScale
@@ -83,6 +83,7 @@ class ExportRequest:
         step: On frozen backbones or together with them; None: the one with the better validation mean.
         onnx: Whether an ONNX file is written; None: where it can be.
         force: Write over an exported model.
+        weights: Folder or URL of the weights; None: in the home folder.
     """
 
     spec: StudySpec
@@ -96,6 +97,7 @@ class ExportRequest:
     step: Step | None = None
     onnx: bool | None = None
     force: bool = False
+    weights: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +153,12 @@ def export_study(request: ExportRequest, *, say: Callable[[str], None], progress
         data_root=request.data_root,
         device=torch.device("cpu"),
         rebuild_command=request.rebuild_command,
+        weights=request.weights,
         progress=progress,
         say=say,
     ).run(recorded=recorded)
     _check_features(request, chosen, prepared)
-    store = FolderBlobStore(weights_folder(request.home))
+    store = blob_store(request.home, request.weights)
     state = decode_layer(store.get(final.result.weights))
     try:
         request.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +201,7 @@ class _Writing:
         chosen: Chosen,
         settings: HeadSettings,
         prepared: Prepared,
-        store: FolderBlobStore,
+        store: BlobStore,
         state: Mapping[str, Tensor],
         progress: Progress,
         say: Callable[[str], None],

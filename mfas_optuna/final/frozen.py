@@ -27,7 +27,7 @@ from mfas_optuna.features.cache import FeatureSet
 from mfas_optuna.finals import Choice, Final, FinalResult, FinalTraining
 from mfas_optuna.fusion.head import Head, HeadSettings, Method, head_label
 from mfas_optuna.progress import Progress, silent
-from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer, encode_layer
+from mfas_optuna.registry.blobs import BlobStore, decode_layer, encode_layer
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.spec import FinalSettings, Recipe, StudySpec
 from mfas_optuna.training.brief import BriefData, standardized_rows
@@ -44,11 +44,11 @@ class Places:
     """Where final trainings keep what they make.
 
     Attributes:
-        weights: Folder of the weight blobs.
+        store: Store of the weight blobs.
         partial: Folder of the trainings under way.
     """
 
-    weights: Path
+    store: BlobStore
     partial: Path
 
 
@@ -79,7 +79,7 @@ class FrozenStep:
         """
         self._spec, self._settings = spec, spec.final
         self._features, self._study, self._places = features, study, places
-        self._store = FolderBlobStore(places.weights)
+        self._store = places.store
         self._device, self._progress, self._say = device, progress, say
         self._data = BriefData.load(
             features,

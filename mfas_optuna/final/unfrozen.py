@@ -22,7 +22,7 @@ from mfas_optuna.final.frozen import PURPOSE, FrozenStep, Places
 from mfas_optuna.finals import Choice, Final, FinalResult, FinalTraining
 from mfas_optuna.fusion.head import Head, head_label
 from mfas_optuna.progress import Progress, silent
-from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer, encode_layer
+from mfas_optuna.registry.blobs import decode_layer, encode_layer
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.training.fused import FusedModel
@@ -66,7 +66,7 @@ class UnfrozenStep:
         """
         self._spec, self._features, self._study = spec, features, study
         self._frozen, self._trainable, self._places = frozen, trainable, places
-        self._store = FolderBlobStore(places.weights)
+        self._store = places.store
         self._device, self._progress, self._say = device, progress, say
 
     def run(self, choices: Mapping[str, Choice], *, n_seeds: int) -> dict[str, Choice]:

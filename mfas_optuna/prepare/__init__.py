@@ -25,17 +25,27 @@ from mfas_optuna.features.build import Source, build_features
 from mfas_optuna.features.cache import OUTPUT, FeatureSet, open_features, write_features
 from mfas_optuna.features.rows import ROW_RULE
 from mfas_optuna.prepare.backbones import Backbones, TrainedBackbone
-from mfas_optuna.prepare.home import check_home, locked, weights_folder, write_json
+from mfas_optuna.prepare.home import (
+    blob_store,
+    cache_folder,
+    check_home,
+    locked,
+    partial_folder,
+    weights_folder,
+    write_json,
+)
 from mfas_optuna.progress import Progress, silent
-from mfas_optuna.registry.blobs import FolderBlobStore
 from mfas_optuna.spec import GivenFeatures, NetworkSettings, StudySpec, fingerprint
 
 __all__ = [
     "Preparation",
     "Prepared",
     "TrainedBackbone",
+    "blob_store",
+    "cache_folder",
     "check_home",
     "locked",
+    "partial_folder",
     "weights_folder",
     "write_json",
 ]
@@ -73,6 +83,7 @@ class Preparation:
         data_root: Path | None,
         device: torch.device,
         rebuild_command: str,
+        weights: str | None = None,
         progress: Progress = silent,
         say: Callable[[str], None] = _log.info,
     ) -> None:
@@ -84,6 +95,7 @@ class Preparation:
             data_root: Folder of raw data, for data sets that are made from such.
             device: Where backbones are trained and run.
             rebuild_command: What a user runs when a cached file is damaged.
+            weights: Folder or URL of the weights; None: in the home folder.
             progress: Told how far long work is.
             say: Told what is done next.
 
@@ -98,7 +110,7 @@ class Preparation:
         self._progress = progress
         self._say = say
         self._identity = datasets.identity(self._wanted)
-        self._store = FolderBlobStore(weights_folder(home))
+        self._store = blob_store(home, weights)
         self._backbones = Backbones(
             spec,
             home=home,
@@ -111,23 +123,27 @@ class Preparation:
         )
         self._loaded: Dataset | None = None
         self._force = False
+        self._is_begun = False
         self._timings: dict[str, float] = {}
 
     def run(self, *, recorded: Mapping[str, Any] | None = None, force: bool = False) -> Prepared:
         """Return what the search needs, making whatever is missing.
 
         Args:
-            recorded: The backbones that the stored study was begun with; others are refused.
+            recorded: The backbones that the stored study was begun with, by modality: those that are not here are
+                fetched from the store and never trained, and others are refused.
             force: Make the features again although they are there, and whatever of the rest is damaged.
 
         Raises:
-            CacheError: A cached file is damaged.
-            StudyMismatchError: The backbones here are not those the study was begun with.
+            CacheError: A cached file is damaged, or the store lacks a recorded backbone.
+            StoreError: The store of weights cannot be reached.
+            StudyMismatchError: The backbones or data here are not those the study was begun with.
         """
         self._force = force
+        self._is_begun = recorded is not None
         with locked(self._home, f"prepare-{self._key()[:16]}", self._say):
             backbones = {
-                modality: self._backbone(modality, settings)
+                modality: self._backbone(modality, settings, None if recorded is None else recorded.get(modality))
                 for modality, settings in self._spec.backbones.items()
                 if not isinstance(settings, GivenFeatures)
             }
@@ -164,10 +180,16 @@ class Preparation:
 
     # Backbones.
 
-    def _backbone(self, modality: str, settings: NetworkSettings) -> TrainedBackbone:
+    def _backbone(
+        self, modality: str, settings: NetworkSettings, recorded: Mapping[str, Any] | None
+    ) -> TrainedBackbone:
         trained = self._backbones.find(modality, settings, force=self._force)
         if trained is not None and not (self._force and trained.data != self._data().fingerprint):
+            if recorded is None:
+                self._backbones.mark_used(trained)
             return trained
+        if recorded is not None:
+            return self._backbones.fetch(modality, settings, recorded)
         dataset = self._data()
         started = time.perf_counter()
         trained = self._backbones.make(modality, settings, dataset)
@@ -183,8 +205,8 @@ class Preparation:
         if changed:
             raise StudyMismatchError(
                 "The study was begun with other backbones, so that scores could not be compared: "
-                f"{'; '.join(changed)}. Bring the weights it was begun with back into {self._store.folder}, or choose "
-                "another --name.",
+                f"{'; '.join(changed)}. Bring the weights it was begun with back into {self._store.location}, or "
+                "choose another --name.",
                 changed,
             )
 
@@ -331,6 +353,14 @@ class Preparation:
         if data is None:
             return
         stale = [modality for modality, trained in backbones.items() if trained.data != data]
+        if stale and self._is_begun:
+            began = backbones[stale[0]].data
+            raise StudyMismatchError(
+                f"The data in {self._home / 'data'} (digest {data[:12]}) are not those that the study was begun with "
+                f"({began[:12]}), on which its backbones of {', '.join(stale)} were trained. Build them from the same "
+                "files, or choose another --name.",
+                [f"data: was {began[:12]}, is now {data[:12]}"],
+            )
         if stale:
             raise CacheError(
                 f"The data in {self._home / 'data'} are not those that the stored backbones of {', '.join(stale)} were "

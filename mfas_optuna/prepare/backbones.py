@@ -6,8 +6,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,16 @@ from torch import nn
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.weights import load_weights
 from mfas_optuna.datasets import Dataset
-from mfas_optuna.errors import BlobError, CacheError, DataNotFoundError
+from mfas_optuna.errors import BlobError, CacheError, DataNotFoundError, StudyMismatchError
 from mfas_optuna.prepare.home import write_json
 from mfas_optuna.progress import Progress
-from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer, encode_layer
+from mfas_optuna.registry.blobs import BlobStore, decode_layer, encode_layer
 from mfas_optuna.spec import NetworkSettings, PythonBackboneSettings, StudySpec, UnimodalTraining, fingerprint
 from mfas_optuna.target import METRIC_TITLES, Metric
 from mfas_optuna.training.unimodal import UnimodalResult, chance_score, score_unimodal, train_unimodal
 
 _VERSION = 2
+_MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class TrainedBackbone:
         data: Fingerprint of the data that it was trained or scored on.
         task: What it was trained for; None: the study's own target.
         given: Whether its weights were given by the user.
+        files: SHA-256 of each of the user's files that went into it, by the name in the study file.
     """
 
     digest: str
@@ -49,6 +51,7 @@ class TrainedBackbone:
     data: str
     task: str | None = None
     given: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -64,7 +67,7 @@ class Backbones:
         *,
         home: Path,
         identity: dict[str, Any],
-        store: FolderBlobStore,
+        store: BlobStore,
         device: torch.device,
         rebuild_command: str,
         progress: Progress,
@@ -113,6 +116,59 @@ class Backbones:
             return None
         return trained
 
+    def fetch(self, modality: str, settings: NetworkSettings, recorded: Mapping[str, Any]) -> TrainedBackbone:
+        """Return the backbone that a study was begun with on another machine, from the store; nothing is trained.
+
+        Args:
+            modality: Whose.
+            settings: The study's.
+            recorded: What the study recorded of it.
+
+        Raises:
+            CacheError: The store lacks it, it is damaged, or the record is not whole.
+            StudyMismatchError: A file of the user that went into it is another one here.
+        """
+        try:
+            trained = TrainedBackbone(**recorded)
+        except TypeError as error:
+            raise CacheError(
+                f"The study's record of the backbone of {modality} is not whole: {error}. Copy "
+                f"{self._home / 'backbones'} from the machine that began the study."
+            ) from error
+        changed = [
+            f"{name}: was {digest[:12]}, is now {found[:12]}"
+            for name, digest in trained.files.items()
+            if (found := _digest(self._spec.folder / name)) not in (digest, _MISSING)
+        ]
+        if changed:
+            raise StudyMismatchError(
+                f"The study's backbone of {modality} was made with other files: {'; '.join(changed)}. Restore them, or "
+                "choose another --name.",
+                changed,
+            )
+        self._say(f"Backbone: {modality} was trained on another machine; fetching {trained.digest[:12]}")
+        try:
+            self._store.get(trained.digest)
+        except BlobError as error:
+            raise CacheError(
+                f"The study was begun with a backbone of {modality} that {self._store.location} does not give: {error} "
+                "Name the store that it was begun with by --weights, or copy the blob there from the weights folder of "
+                "the machine that trained it. It is not trained here, since scores could not be compared: where "
+                f"training always gives the same weights, `{self._rebuild_command}` makes it, and another digest is refused."
+            ) from error
+        write_json(self._index(modality, settings), {"version": _VERSION, **trained.as_record()})
+        return trained
+
+    def mark_used(self, trained: TrainedBackbone) -> None:
+        """Make sure that a collection of unused weights passes over a backbone until a study refers to it.
+
+        Raises:
+            BlobError: It is missing or damaged.
+            HomeError: The folder of weights cannot be written.
+            StoreError: The store cannot be reached or written.
+        """
+        self._store.put(self._store.get(trained.digest))
+
     def make(self, modality: str, settings: NetworkSettings, dataset: Dataset) -> TrainedBackbone:
         """Train a backbone, or take the weights that are given, and score it.
 
@@ -142,6 +198,7 @@ class Backbones:
             data=dataset.fingerprint,
             task=settings.task,
             given=seconds == 0.0,
+            files=self._files(settings),
         )
         index = self._index(modality, settings)
         write_json(index, {"version": _VERSION, **trained.as_record()})
@@ -217,11 +274,14 @@ class Backbones:
             parts.append({"metric": spec.metric, "balance": spec.is_balanced})
         if spec.augmentation is not None:  # The number of views concerns features alone.
             parts.append(spec.augmentation.model_dump(mode="json", exclude={"views"}))
-        files = [settings.weights] if settings.weights is not None else []
-        if isinstance(settings, PythonBackboneSettings):
-            files.append(settings.file)
-        parts += [[name, _digest(spec.folder / name)] for name in files]
+        parts += [[name, digest] for name, digest in self._files(settings).items()]
         return self._home / "backbones" / f"{spec.dataset.name}-{modality}-{fingerprint(parts)[:12]}.json"
+
+    def _files(self, settings: NetworkSettings) -> dict[str, str]:
+        names = [settings.weights] if settings.weights is not None else []
+        if isinstance(settings, PythonBackboneSettings):
+            names.append(settings.file)
+        return {name: _digest(self._spec.folder / name) for name in names}
 
     def _report(
         self, modality: str, settings: NetworkSettings, trained: TrainedBackbone, labelled: Dataset, metric: Metric
@@ -259,6 +319,6 @@ def _digest(file: Path) -> str:
     import hashlib
 
     if not file.is_file():
-        return "missing"
+        return _MISSING
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,13 +9,46 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from mfas_optuna.errors import HomeError
+from mfas_optuna.registry.blobs import BlobStore, FolderBlobStore
+from mfas_optuna.registry.remote import RemoteBlobStore
 
 
 def weights_folder(home: Path) -> Path:
     """Return the folder of the weight blobs in a home."""
     return home / "weights"
+
+
+def partial_folder(home: Path, study_name: str) -> Path:
+    """Return the folder of a study's final trainings under way."""
+    return home / "final" / study_name
+
+
+def cache_folder(home: Path) -> Path:
+    """Return the folder of a home's copies of weight blobs that are kept behind a URL."""
+    return home / "weights-cache"
+
+
+def blob_store(home: Path, weights: str | None) -> BlobStore:
+    """Return the store of weights that a request uses.
+
+    Args:
+        home: The home folder.
+        weights: A folder, a URL, or None for the folder in the home.
+
+    Raises:
+        StoreError: There is no such protocol, or its package is missing.
+    """
+    if weights is None:
+        return FolderBlobStore(weights_folder(home))
+    if "://" not in weights:
+        return FolderBlobStore(Path(weights))
+    parts = urlsplit(weights)
+    if parts.scheme == "file":
+        return FolderBlobStore(Path(unquote(parts.path)))
+    return RemoteBlobStore(weights, FolderBlobStore(cache_folder(home)))
 
 
 def check_home(home: Path) -> None:

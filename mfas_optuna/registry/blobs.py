@@ -8,8 +8,9 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,11 +25,37 @@ _log = logging.getLogger(__name__)
 FORMAT_VERSION = "1"
 WRITERS = 8
 """Blobs that are written at once."""
+TEMPORARY = ".tmp-"
+"""How the names of files begin that are being written."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SUFFIX = ".safetensors"
+_DAMAGED = ".damaged"
+_REMOVING = ".removing"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """Something that lies in a store.
+
+    Attributes:
+        name: Its path within the store.
+        digest: SHA-256 that a blob is named by; None for what was left over: unfinished writes and damaged blobs.
+        n_bytes: Its size.
+        modified: When it was written or last put again, in seconds since 1970.
+    """
+
+    name: str
+    digest: str | None
+    n_bytes: int
+    modified: float
 
 
 class BlobStore(Protocol):
     """Bytes under the digest of their content."""
+
+    @property
+    def location(self) -> str:
+        """Where the blobs lie, for messages."""
 
     def put(self, content: bytes) -> str:
         """Keep the content and return its SHA-256 as hex; when this returns, it will survive a crash."""
@@ -43,8 +70,42 @@ class BlobStore(Protocol):
             BlobError: There is none, or it is damaged.
         """
 
+    def check(self, digest: str) -> None:
+        """Read a blob where it is kept, past any copy, and change nothing.
+
+        Raises:
+            BlobError: There is none, or it is damaged.
+        """
+
     def __contains__(self, digest: str) -> bool:
         """Whether there is a blob of this digest, sound or not."""
+
+    def stored(self) -> Iterator[StoredFile]:
+        """Yield the blobs, and what was left over; files that are not of a store are passed over."""
+
+    def remove(self, file: StoredFile, *, before: float) -> bool:
+        """Remove a file if it is still older than a time, in seconds since 1970; return whether it was."""
+
+
+def blob_name(digest: str) -> str:
+    """Return the path of a blob within a store, `ab/abcd….safetensors`.
+
+    Raises:
+        BlobError: It is not a SHA-256 in hex.
+    """
+    if not _DIGEST.fullmatch(digest):
+        raise BlobError(digest, f"Expected a SHA-256 as 64 hex digits, found {digest!r}.")
+    return f"{digest[:2]}/{digest}{_SUFFIX}"
+
+
+def read_name(name: str) -> tuple[bool, str | None]:
+    """Return whether a path within a store is that of one of its files, and the digest if that is a blob."""
+    folder, _, file = name.rpartition("/")
+    digest = file.removesuffix(_SUFFIX)
+    if _DIGEST.fullmatch(digest) and name == blob_name(digest):
+        return True, digest
+    is_left_over = file.startswith(TEMPORARY) or file.endswith((_SUFFIX + _DAMAGED, _SUFFIX + _REMOVING))
+    return is_left_over and len(folder) == 2, None
 
 
 class FolderBlobStore:
@@ -54,15 +115,18 @@ class FolderBlobStore:
         self.folder = folder
         self._mode = 0o666 & ~_umask()
 
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
     def path(self, digest: str) -> Path:
         """Return where the blob of a digest lies.
 
         Raises:
             BlobError: It is not a SHA-256 in hex.
         """
-        if not _DIGEST.fullmatch(digest):
-            raise BlobError(digest, f"Expected a SHA-256 as 64 hex digits, found {digest!r}.")
-        return self.folder / digest[:2] / f"{digest}.safetensors"
+        return self.folder / blob_name(digest)
 
     def put(self, content: bytes) -> str:
         """Keep the content and return its digest; one that is there already is only marked as used now.
@@ -73,18 +137,25 @@ class FolderBlobStore:
         digest = hashlib.sha256(content).hexdigest()
         path = self.path(digest)
         try:
-            if path.is_file() and path.stat().st_size == len(content):
-                if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-                    os.utime(path)  # Garbage collection goes by age.
-                    return digest
-                _log.warning("Weight blob %s was damaged; it is written anew.", path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(path, content)
+            if not self._refresh(path, digest):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._write(path, content)
         except OSError as error:
             raise HomeError(
                 f"{path}: the weights cannot be written: {error.strerror}. Free space or mend it."
             ) from error
         return digest
+
+    def _refresh(self, path: Path, digest: str) -> bool:
+        """Mark a sound blob as used now, since it is removed by age; return whether there is one."""
+        try:
+            if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+                os.utime(path)
+                return True
+        except FileNotFoundError:  # Also one that was removed between reading and marking.
+            return False
+        _log.warning("Weight blob %s was damaged; it is written anew.", path)
+        return False
 
     def put_all(self, contents: Sequence[bytes]) -> list[str]:
         """Keep several contents and return their digests, in less time than one after the other.
@@ -100,7 +171,7 @@ class FolderBlobStore:
             return list(writers.map(self.put, contents))
 
     def _write(self, path: Path, content: bytes) -> None:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -125,21 +196,87 @@ class FolderBlobStore:
             BlobError: There is none, or it is damaged.
         """
         path = self.path(digest)
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            raise BlobError(digest, f"{path}: the weight blob is missing.") from error
-        except OSError as error:
-            raise BlobError(digest, f"{path}: the weight blob cannot be read: {error.strerror}.") from error
+        content = self._read(path, digest)
         if hashlib.sha256(content).hexdigest() != digest:
-            aside = path.with_name(path.name + ".damaged")
+            aside = path.with_name(path.name + _DAMAGED)
             with contextlib.suppress(OSError):
                 path.replace(aside)
             raise BlobError(digest, f"{path}: the weight blob is damaged; it was set aside as {aside.name}.")
         return content
 
+    def check(self, digest: str) -> None:
+        """Read a blob and change nothing.
+
+        Raises:
+            BlobError: There is none, or it is damaged.
+        """
+        path = self.path(digest)
+        found = hashlib.sha256(self._read(path, digest)).hexdigest()
+        if found != digest:
+            raise BlobError(digest, f"{path}: the weight blob is damaged: its SHA-256 is {found[:12]}….")
+
+    def _read(self, path: Path, digest: str) -> bytes:
+        try:
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                if not self._bring_back(path):
+                    raise
+                return path.read_bytes()
+        except FileNotFoundError as error:
+            raise BlobError(digest, f"{path}: the weight blob is missing.") from error
+        except OSError as error:
+            raise BlobError(digest, f"{path}: the weight blob cannot be read: {error.strerror}.") from error
+
     def __contains__(self, digest: str) -> bool:
-        return self.path(digest).is_file()
+        path = self.path(digest)
+        return path.is_file() or self._bring_back(path)
+
+    def stored(self) -> Iterator[StoredFile]:
+        """Yield the blobs, and what was left over; files that are not of a store are passed over."""
+        for path in sorted(self.folder.glob("??/*")):
+            name = path.relative_to(self.folder).as_posix()
+            is_ours, digest = read_name(name)
+            if is_ours:
+                with contextlib.suppress(FileNotFoundError):  # Gone meanwhile.
+                    status = path.stat()
+                    yield StoredFile(name, digest, status.st_size, status.st_mtime)
+
+    def remove(self, file: StoredFile, *, before: float) -> bool:
+        """Remove a file if it is still older than a time; return whether it was.
+
+        A blob is renamed first. A writer that put it again until then has marked it as used, and it is brought back;
+        one that comes later finds none, and writes it anew.
+
+        Raises:
+            HomeError: The folder cannot be written.
+        """
+        path = self.folder / file.name
+        aside = path.with_name(path.name + _REMOVING)
+        try:
+            if path.stat().st_mtime >= before:
+                return False
+            if file.digest is None:
+                path.unlink()
+                return True
+            path.replace(aside)
+            if aside.stat().st_mtime >= before:
+                self._bring_back(path)
+                return False
+            aside.unlink()
+        except FileNotFoundError:  # Another process removed it, or a reader brought it back.
+            return False
+        except OSError as error:
+            raise HomeError(f"{path}: cannot be removed: {error.strerror}. Mend the folder's permissions.") from error
+        return True
+
+    def _bring_back(self, path: Path) -> bool:
+        """Undo a removal that was begun; return whether there was one. Equal names mean equal bytes."""
+        try:
+            path.with_name(path.name + _REMOVING).replace(path)
+        except OSError:
+            return False
+        return True
 
 
 def encode_layer(state: Mapping[str, Tensor]) -> bytes:

@@ -25,7 +25,14 @@ from mfas_optuna.spec.datasets import (
 from mfas_optuna.spec.files import find_study, load_spec, study_files, study_folders
 from mfas_optuna.spec.final import FinalSettings, Recipe, UnfrozenSettings
 from mfas_optuna.spec.fingerprint import differences, fingerprint
-from mfas_optuna.spec.operational import check_study_name, data_root, home_folder, joint, storage_url
+from mfas_optuna.spec.operational import (
+    check_study_name,
+    data_root,
+    home_folder,
+    joint,
+    storage_url,
+    weights_location,
+)
 from mfas_optuna.spec.study import (
     AugmentationSettings,
     BriefTraining,
@@ -80,4 +87,5 @@ __all__ = [
     "study_files",
     "study_folders",
     "validated",
+    "weights_location",
 ]

@@ -45,6 +45,23 @@ def storage_url(
     return option or values.get("MFAS_STORAGE") or (spec and spec.storage) or in_home
 
 
+def weights_location(
+    option: str | None, spec: StudySpec | None, environment: Mapping[str, str] | None = None
+) -> str | None:
+    """Return where weights are kept: `--weights`, MFAS_WEIGHTS, the study file's, or None for the home folder.
+
+    A URL stays as it is; a folder becomes an absolute one, from the study file's folder where that names it.
+    """
+    values = os.environ if environment is None else environment
+    given = option or values.get("MFAS_WEIGHTS")
+    start = Path.cwd()
+    if not given and spec is not None and spec.weights:
+        given, start = spec.weights, spec.folder
+    if not given or "://" in given:
+        return given or None
+    return str((start / Path(given).expanduser()).absolute())
+
+
 def data_root(option: Path | None, environment: Mapping[str, str] | None = None) -> Path | None:
     """Return the folder of raw data: `--data-root`, MFAS_DATA, or None."""
     values = os.environ if environment is None else environment

@@ -171,6 +171,9 @@ class StudySpec(Settings):
     """How the best are trained to the end, and what they are compared with; no part of the search."""
     storage: str | None = None
     """Database URL, used when neither `--storage` nor MFAS_STORAGE gives one. Operational."""
+    weights: str | None = None
+    """Folder or URL of the weights, used when neither `--weights` nor MFAS_WEIGHTS gives one; absent: in the home
+    folder. Operational."""
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @property
@@ -263,7 +266,14 @@ class StudySpec(Settings):
     def scientific(self) -> dict[str, Any]:
         """Return every field that can change a trial's result, as JSON values: not the budget, nor what is shown."""
         values = self.model_dump(
-            mode="json", exclude={"title": True, "storage": True, "final": True, "search": {"n_trials", "n_finalists"}}
+            mode="json",
+            exclude={
+                "title": True,
+                "storage": True,
+                "weights": True,
+                "final": True,
+                "search": {"n_trials", "n_finalists"},
+            },
         )
         values["fusion"]["sharing"] = self.sharing()
         return values

@@ -20,6 +20,7 @@ from mfas_optuna.features.batch_size import DEFAULT_BATCH_SIZE
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet
 from mfas_optuna.features.extract import extract
 from mfas_optuna.objective import TrialRunner
+from mfas_optuna.registry.blobs import FolderBlobStore
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.spec import GivenFeatures, NetworkSettings, StudySpec
 from mfas_optuna.target import Target
@@ -185,7 +186,7 @@ def _time_trials(spec: StudySpec, features: FeatureSet, device: torch.device, si
     """Return the seconds that a trial of each depth takes, as one of a group of this size."""
     space = spec.search_space()
     with tempfile.TemporaryDirectory() as weights:
-        runner = TrialRunner(spec, features, Path(weights), device)
+        runner = TrialRunner(spec, features, FolderBlobStore(Path(weights)), device)
         result = {}
         for depth in range(1, space.max_depth + 1):
             first = sum(space.size_at(shallower) for shallower in range(1, depth))

@@ -20,7 +20,7 @@ from mfas_optuna.final.methods import searched_method
 from mfas_optuna.final.unfrozen import UnfrozenStep
 from mfas_optuna.finals import Choice
 from mfas_optuna.fusion.head import Method
-from mfas_optuna.prepare import Preparation, Prepared, check_home, locked, weights_folder
+from mfas_optuna.prepare import Preparation, Prepared, blob_store, check_home, locked, partial_folder
 from mfas_optuna.spec import SamplerName, StudySpec, differences
 from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.loop import is_over, n_finished_trials
@@ -167,8 +167,8 @@ class _Opened:
 
     @property
     def places(self) -> Places:
-        home = self.request.search.home
-        return Places(weights_folder(home), home / "final" / self.request.search.study_name)
+        wanted = self.request.search
+        return Places(blob_store(wanted.home, wanted.weights), partial_folder(wanted.home, wanted.study_name))
 
     def frozen_step(self) -> FrozenStep:
         return FrozenStep(

@@ -17,7 +17,7 @@ from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.errors import MfasError, SearchFailedError, TrainingDiverged
 from mfas_optuna.objective import Outcome, TrialResult, TrialRunner, is_out_of_memory
-from mfas_optuna.prepare import Prepared, weights_folder
+from mfas_optuna.prepare import Prepared, blob_store
 from mfas_optuna.search.sampler import MFASSampler
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.worker.interrupts import Interrupts
@@ -79,7 +79,7 @@ class Worker:
         self._runner = TrialRunner(
             request.spec,
             prepared.features,
-            weights_folder(request.home),
+            blob_store(request.home, request.weights),
             choose_device(request.device),
             listener.progress,
         )

@@ -43,6 +43,7 @@ class SearchRequest:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         rebuild_command: What a user runs when a cached file is damaged.
         joint: How many networks are trained at once at most; None: as suits the study.
+        weights: Folder or URL of the weights; None: in the home folder.
     """
 
     spec: StudySpec
@@ -53,6 +54,7 @@ class SearchRequest:
     device: str
     rebuild_command: str
     joint: int | None = None
+    weights: str | None = None
 
     @staticmethod
     def of(
@@ -68,6 +70,7 @@ class SearchRequest:
         device: str = "auto",
         data_root: Path | None = None,
         joint: str | None = None,
+        weights: str | None = None,
     ) -> SearchRequest:
         """Return what was asked for, and where it was left open the environment's, the study file's or the default.
 
@@ -83,6 +86,7 @@ class SearchRequest:
             device: auto, cpu, cuda or cuda:N.
             data_root: Folder of raw data; None: MFAS_DATA, or none.
             joint: How many networks are trained at once, or auto; None: MFAS_JOINT, or as suits the study.
+            weights: Folder or URL of the weights; None: MFAS_WEIGHTS, the study file's, or in the home folder.
 
         Raises:
             MfasError: There is no such study, its file is not valid, or a setting is not.
@@ -100,6 +104,7 @@ class SearchRequest:
             device=device,
             rebuild_command=f"mfas-optuna prepare --study {study} --force",
             joint=settings.joint(joint),
+            weights=settings.weights_location(weights, spec),
         )
 
 

@@ -95,6 +95,7 @@ def preparation(request: SearchRequest, listener: Listener) -> Preparation:
         data_root=request.data_root,
         device=choose_device(request.device),
         rebuild_command=request.rebuild_command,
+        weights=request.weights,
         progress=listener.progress,
         say=listener.say,
     )

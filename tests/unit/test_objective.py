@@ -68,7 +68,7 @@ class Bench:
         )
         self.weights = folder / "weights"
         features = open_features(folder / "features", {}, rebuild_command="")
-        self.runner = TrialRunner(self.spec, features, self.weights, torch.device("cpu"))
+        self.runner = TrialRunner(self.spec, features, FolderBlobStore(self.weights), torch.device("cpu"))
         self.sampler = MFASSampler(self.spec.search_space(), seed=0, samples_per_step=8)
         pruner = optuna.pruners.NopPruner()
         self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=pruner)
@@ -450,7 +450,7 @@ def test_labels_and_values_from_features_to_scores(kind: TargetKind, tmp_path: P
     )
     assert (spec.metric, spec.is_balanced) == (("f1_weighted", True) if kind == "multilabel" else ("r2", False))
     features = open_features(tmp_path / "features", {}, rebuild_command="")
-    runner = TrialRunner(spec, features, tmp_path / "weights", torch.device("cpu"))
+    runner = TrialRunner(spec, features, FolderBlobStore(tmp_path / "weights"), torch.device("cpu"))
     data = runner._data
     assert (data.metric, data.loss.kind, data.loss.weight_C is not None) == (spec.metric, kind, spec.is_balanced)
     study = optuna.create_study(direction="maximize", sampler=make_sampler(spec))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import torch
 from mfas_optuna import datasets
 from mfas_optuna.errors import CacheError, HomeError, StudyMismatchError
 from mfas_optuna.features.cache import OUTPUT
-from mfas_optuna.prepare import Preparation, Prepared, check_home, locked, write_json
+from mfas_optuna.prepare import Preparation, Prepared, blob_store, check_home, locked, write_json
 from mfas_optuna.progress import Progress, silent
+from mfas_optuna.registry.blobs import FolderBlobStore
 from mfas_optuna.spec import GivenFeatures, StudySpec
 
 VALUES: dict[str, Any] = {
@@ -30,10 +32,21 @@ VALUES: dict[str, Any] = {
 }
 
 
-def make(home: Path, said: list[str] | None = None, progress: Progress = silent, **changes: Any) -> Preparation:
+def make(
+    home: Path,
+    said: list[str] | None = None,
+    progress: Progress = silent,
+    weights: str | None = None,
+    folder: Path | None = None,
+    **changes: Any,
+) -> Preparation:
+    spec = StudySpec.model_validate({**VALUES, **changes})
+    if folder is not None:
+        spec._folder = folder
     return Preparation(
-        StudySpec.model_validate({**VALUES, **changes}),
+        spec,
         home=home,
+        weights=weights,
         data_root=None,
         device=torch.device("cpu"),
         rebuild_command="mfas-optuna prepare --study x --force",
@@ -141,6 +154,90 @@ def test_backbones_other_than_the_recorded_are_refused(home: Path) -> None:
     with pytest.raises(StudyMismatchError, match="backbone audio: was ffffffffffff, is now") as raised:
         make(home).run(recorded=recorded)
     assert len(raised.value.differences) == 2
+
+
+def records_of(prepared: Prepared) -> dict[str, Any]:
+    return json.loads(json.dumps({modality: trained.as_record() for modality, trained in prepared.backbones.items()}))
+
+
+def test_a_machine_that_joins_fetches_the_backbones(home: Path, tmp_path: Path) -> None:
+    begun = make(home).run()
+    said: list[str] = []
+    other = tmp_path / "other"
+    joined = make(other, said, weights=str(home / "weights")).run(recorded=records_of(begun))
+    assert joined.backbones == begun.backbones
+    assert joined.fingerprint == begun.fingerprint
+    assert (joined.features.matrix("train") == begun.features.matrix("train")).all()
+    assert set(joined.timings_s) == {"data", "features"}
+    assert not any("training" in text for text in said)
+    assert sum("was trained on another machine" in text for text in said) == 2
+    said.clear()
+    make(other, said, weights=str(home / "weights")).run(recorded=records_of(begun))
+    assert said == []
+
+
+def test_backbones_travel_by_a_url(home: Path, tmp_path: Path) -> None:
+    begun = make(home).run()
+    url = f"memory://{tmp_path.name}-{id(tmp_path)}/weights"
+    away = blob_store(home, url)
+    for digest in digests(begun).values():
+        away.put(FolderBlobStore(home / "weights").get(digest))
+    joined = make(tmp_path / "other", weights=url).run(recorded=records_of(begun))
+    assert joined.backbones == begun.backbones
+    assert {file.digest for file in FolderBlobStore(tmp_path / "other" / "weights-cache").stored()} == set(
+        digests(begun).values()
+    )
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_a_backbone_that_the_store_does_not_give_is_never_trained(home: Path, tmp_path: Path, fault: str) -> None:
+    begun = make(home).run()
+    path = FolderBlobStore(home / "weights").path(begun.backbones["image"].digest)
+    if fault == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    said: list[str] = []
+    joining = make(tmp_path / "other", said, weights=str(home / "weights"))
+    with pytest.raises(CacheError, match=f"backbone of image .*{fault}.*--weights.*not trained here"):
+        joining.run(recorded=records_of(begun))
+    assert not any("training" in text for text in said)
+
+
+def test_a_record_that_is_not_whole_is_refused(home: Path, tmp_path: Path) -> None:
+    recorded = records_of(make(home).run())
+    del recorded["audio"]["data"]
+    with pytest.raises(CacheError, match="record of the backbone of audio is not whole"):
+        make(tmp_path / "other", weights=str(home / "weights")).run(recorded=recorded)
+
+
+def test_a_machine_with_other_data_does_not_join(home: Path, tmp_path: Path) -> None:
+    recorded = records_of(make(home).run())
+    recorded["audio"]["data"] = "f" * 64
+    with pytest.raises(StudyMismatchError, match=r"are not those that the study was begun with \(ffffffffffff\)"):
+        make(tmp_path / "other", weights=str(home / "weights")).run(recorded=recorded)
+    with pytest.raises(StudyMismatchError, match="on which its backbones of audio were trained"):
+        make(tmp_path / "other", weights=str(home / "weights")).run(recorded=recorded)
+
+
+def test_a_machine_with_another_network_of_the_user_does_not_join(home: Path, tmp_path: Path) -> None:
+    recorded = records_of(make(home).run())
+    recorded["audio"]["files"] = {"net.py": "f" * 64}
+    joining = make(tmp_path / "other", weights=str(home / "weights"), folder=tmp_path)
+    (tmp_path / "net.py").write_text("x = 1", encoding="utf-8")
+    with pytest.raises(StudyMismatchError, match=r"made with other files: net\.py: was ffffffffffff, is now"):
+        joining.run(recorded=recorded)
+
+
+def test_found_backbones_are_marked_as_used(home: Path) -> None:
+    begun = make(home).run()
+    paths = [FolderBlobStore(home / "weights").path(digest) for digest in digests(begun).values()]
+    for path in paths:
+        os.utime(path, (1, 1))
+    make(home).run(recorded=records_of(begun))
+    assert {path.stat().st_mtime for path in paths} == {1}  # The study's record keeps them.
+    make(home).run()
+    assert all(path.stat().st_mtime > 1 for path in paths)
 
 
 def test_damaged_features_are_refused_and_rebuilt_by_force(home: Path) -> None:

@@ -262,6 +262,20 @@ def test_precedence_of_the_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert settings.data_root(None, {}) is None
 
 
+def test_precedence_of_the_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    in_file = load().model_copy(update={"weights": "near"})
+    in_file._folder = Path("/studies")
+    environment = {"MFAS_WEIGHTS": "s3://bucket/environment"}
+    assert settings.weights_location("~/far", in_file, environment) == str(Path.home() / "far")
+    assert settings.weights_location(None, in_file, environment) == "s3://bucket/environment"
+    assert settings.weights_location(None, in_file, {}) == "/studies/near"
+    assert settings.weights_location("near", in_file, {}) == str(tmp_path / "near")
+    assert settings.weights_location(None, load(), {"MFAS_WEIGHTS": ""}) is None
+    assert settings.weights_location(None, None, {}) is None
+    assert in_file.fingerprint() == load().fingerprint()  # Where weights lie changes no result.
+
+
 def test_a_convolution_has_at_least_one_channel() -> None:
     tree = load().model_dump(mode="python")
     tree["backbones"]["audio"]["channels"] = [0, 4, 8]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mfas_optuna.errors import BlobError, HomeError
-from mfas_optuna.registry.blobs import FolderBlobStore, decode_layer, encode_layer
+from mfas_optuna.registry.blobs import FolderBlobStore, StoredFile, decode_layer, encode_layer
 
 
 def state(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -151,3 +151,113 @@ def test_several_are_kept_at_once(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.safetensors"))) == 7
     assert not list(tmp_path.rglob(".tmp-*"))
     assert store.put_all([]) == []
+
+
+# Removal.
+
+
+@pytest.fixture
+def old(store: FolderBlobStore) -> StoredFile:
+    """A blob that was last put in 1970."""
+    path = store.path(store.put(b"old"))
+    os.utime(path, (1, 1))
+    (file,) = store.stored()
+    return file
+
+
+def test_what_is_old_is_removed(store: FolderBlobStore, old: StoredFile) -> None:
+    assert old.digest == hashlib.sha256(b"old").hexdigest()
+    assert (old.n_bytes, old.modified) == (3, 1.0)
+    assert not store.remove(old, before=1.0)
+    assert old.digest in store
+    assert store.remove(old, before=2.0)
+    assert old.digest not in store
+    assert not store.remove(old, before=2.0)
+    assert list(store.stored()) == []
+
+
+def test_a_writer_that_comes_between_the_looks_keeps_its_blob(
+    store: FolderBlobStore, old: StoredFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It marks the blob after the first look and before the renaming: the moment that a removal by age alone misses."""
+    replace = Path.replace
+
+    def put_first(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        store.put(b"old")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", put_first)
+    assert not store.remove(old, before=2.0)
+    assert store.get(old.digest or "") == b"old"
+    assert [file.digest for file in store.stored()] == [old.digest]
+
+
+def test_a_writer_that_comes_after_the_renaming_writes_anew(
+    store: FolderBlobStore, old: StoredFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def put_first(path: Path, missing_ok: bool = False) -> None:
+        monkeypatch.setattr(Path, "unlink", unlink)
+        store.put(b"old")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", put_first)
+    assert store.remove(old, before=2.0)
+    assert store.get(old.digest or "") == b"old"
+
+
+def test_a_reader_undoes_a_removal_that_was_killed(store: FolderBlobStore, old: StoredFile) -> None:
+    path = store.path(old.digest or "")
+    aside = path.with_name(path.name + ".removing")
+    path.replace(aside)
+    assert [(file.name, file.digest) for file in store.stored()] == [(f"{old.name}.removing", None)]
+    assert store.get(old.digest or "") == b"old"
+    path.replace(aside)
+    assert old.digest in store
+    path.replace(aside)
+    (left,) = store.stored()
+    assert store.remove(left, before=2.0)
+    assert old.digest not in store
+
+
+def test_what_was_left_over_is_told_from_what_is_not_ours(store: FolderBlobStore) -> None:
+    digest = store.put(b"x")
+    folder = store.path(digest).parent
+    for name in (".tmp-abc", f"{digest}.safetensors.damaged", "notes.txt", f"{'0' * 64}.safetensors"):
+        (folder / name).write_bytes(b"")
+    (store.folder / "README").write_bytes(b"")
+    found = {Path(file.name).name: file.digest for file in store.stored()}
+    assert found == {".tmp-abc": None, f"{digest}.safetensors.damaged": None, f"{digest}.safetensors": digest}
+
+
+def test_a_check_changes_nothing(store: FolderBlobStore) -> None:
+    digest = store.put(b"x")
+    store.check(digest)
+    store.path(digest).write_bytes(b"y")
+    with pytest.raises(BlobError, match="damaged: its SHA-256 is"):
+        store.check(digest)
+    assert store.path(digest).read_bytes() == b"y"
+    with pytest.raises(BlobError, match="missing"):
+        store.check("0" * 64)
+
+
+def test_a_folder_that_can_only_be_read(
+    store: FolderBlobStore, old: StoredFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the system says then: tests may run as root, who can write everywhere."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(HomeError, match="cannot be written: Read-only file system"):
+        store.put(b"new")
+    with pytest.raises(HomeError, match="cannot be removed: Read-only file system"):
+        store.remove(old, before=2.0)
+    assert store.get(old.digest or "") == b"old"
+    store.path(old.digest or "").write_bytes(b"spoilt")
+    with pytest.raises(BlobError, match="damaged"):
+        store.get(old.digest or "")

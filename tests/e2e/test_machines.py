@@ -1,0 +1,43 @@
+"""Two machines with a home each, one database and one store of weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cli
+
+SEARCH = ["search", "--study", "tiny", "--trials"]
+
+
+@pytest.fixture
+def far(cli: Cli, tmp_path: Path) -> Cli:
+    """A second machine: the same study file, and nothing else."""
+    folder = tmp_path / "far"
+    shutil.copytree(cli.folder / "studies", folder / "studies")
+    return Cli(folder)
+
+
+def test_a_machine_that_joins_trains_no_backbones(cli: Cli, far: Cli, tmp_path: Path) -> None:
+    shared = {
+        "MFAS_STORAGE": f"sqlite:///{tmp_path / 'shared.db'}",
+        "MFAS_WEIGHTS": str(tmp_path / "weights"),
+    }
+    shutil.copytree(cli.home / "weights", tmp_path / "weights")
+    shutil.rmtree(cli.home / "weights")
+    cli.ok(*SEARCH, "6", **shared)
+    joined = far.run(*SEARCH, "10", **shared)
+    assert joined.returncode == 0, joined.stderr
+    assert "training lenet" not in joined.stderr
+    assert joined.stderr.count("was trained on another machine") == 2
+    back = cli.run(*SEARCH, "14", **shared)
+    assert back.returncode == 0, back.stderr
+    assert not (cli.home / "weights").exists()
+    assert not (far.home / "weights").exists()
+    # A third one that names no store is refused: it has no way to the backbones.
+    refused = far.run(*SEARCH, "16", MFAS_STORAGE=shared["MFAS_STORAGE"], MFAS_HOME=str(tmp_path / "third"))
+    assert refused.returncode == 2
+    assert "--weights" in refused.stderr
+    assert "Traceback" not in refused.stderr
