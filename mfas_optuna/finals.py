@@ -192,13 +192,14 @@ def read(study: optuna.Study) -> list[Final]:
     """Return all final trainings of a study of such, in the order in which they were stored, each once."""
     found: dict[str, Final] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        final = _final(trial)
+        final = of_trial(trial)
         if final is not None:
             found.setdefault(final.training.key, final)
     return list(found.values())
 
 
-def _final(trial: FrozenTrial) -> Final | None:
+def of_trial(trial: FrozenTrial) -> Final | None:
+    """Return the final training that a trial stands for; None where it has no such record."""
     record = trial.system_attrs.get(_FINAL)
     if not isinstance(record, Mapping) or record.get("version") != RECORD_VERSION:
         return None

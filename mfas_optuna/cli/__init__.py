@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from mfas_optuna import __version__
-from mfas_optuna.cli import data, final, own, report
+from mfas_optuna.cli import data, final, own, report, upkeep
 from mfas_optuna.cli import export as exporting
 from mfas_optuna.cli.options import (
     DataRoot,
@@ -43,6 +43,8 @@ app.command("baselines")(final.baselines)
 app.command("report")(report.report)
 app.command("export")(exporting.export)
 app.command("predict")(exporting.predict)
+app.command("fsck")(upkeep.fsck)
+app.command("gc")(upkeep.gc)
 
 
 def main() -> None:

@@ -324,6 +324,30 @@ def open_features(folder: Path, key: Mapping[str, Any], *, rebuild_command: str)
     return opened
 
 
+def check_features(folder: Path) -> list[tuple[str, str]]:
+    """Return each file of a feature set that is not as it was written, and what is wrong with it."""
+    path = folder / _MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version, digests = manifest["version"], dict(manifest["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [(str(path), f"it cannot be read ({type(error).__name__}).")]
+    if version != FORMAT_VERSION:
+        return [(str(path), f"expected format {FORMAT_VERSION}, found {version!r}.")]
+    problems = []
+    if manifest.get("manifest_sha256") != _manifest_digest(manifest):
+        problems.append((str(path), "damaged: it does not match its own SHA-256."))
+    for name, expected in digests.items():
+        try:
+            found = _digest(folder / name)
+        except OSError as error:
+            problems.append((str(folder / name), f"it cannot be read: {error.strerror}."))
+            continue
+        if found != expected:
+            problems.append((str(folder / name), f"damaged: expected SHA-256 {expected[:12]}, found {found[:12]}."))
+    return problems
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -154,7 +154,7 @@ class Backbones:
                 f"The study was begun with a backbone of {modality} that {self._store.location} does not give: {error} "
                 "Name the store that it was begun with by --weights, or copy the blob there from the weights folder of "
                 "the machine that trained it. It is not trained here, since scores could not be compared: where "
-                f"training always gives the same weights, `{self._rebuild_command}` makes it, and another digest is refused."
+                f"training always gives the same weights, `{self._rebuild_command}` makes it; others are refused."
             ) from error
         write_json(self._index(modality, settings), {"version": _VERSION, **trained.as_record()})
         return trained

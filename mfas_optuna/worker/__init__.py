@@ -7,12 +7,15 @@ from mfas_optuna.worker.final import FinalOutcome, FinalRequest, MethodOutcome, 
 from mfas_optuna.worker.request import DataReport, Listener, SearchOutcome, SearchRequest
 from mfas_optuna.worker.search import prepare, search
 from mfas_optuna.worker.status import StepStatus, StudyStatus, status
+from mfas_optuna.worker.upkeep import FsckOutcome, GcOutcome, collect_garbage, fsck
 
 __all__ = [
     "DataReport",
     "Estimate",
     "FinalOutcome",
     "FinalRequest",
+    "FsckOutcome",
+    "GcOutcome",
     "Listener",
     "MethodOutcome",
     "SearchOutcome",
@@ -22,7 +25,9 @@ __all__ = [
     "baselines",
     "build_data",
     "check_data",
+    "collect_garbage",
     "dry_run",
+    "fsck",
     "make_data",
     "prepare",
     "search",
