@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,49 @@ def test_a_folder_that_can_only_be_read(
     store.path(old.digest or "").write_bytes(b"spoilt")
     with pytest.raises(BlobError, match="damaged"):
         store.get(old.digest or "")
+
+
+# File systems that are full or read-only, where this machine allows mounting them.
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_file_system_keeps_what_it_has(small: Path) -> None:
+    store = FolderBlobStore(small / "weights")
+    contents = [bytes([number]) * 50_000 for number in range(8)]
+    with pytest.raises(HomeError, match=r"No space left on device\. Free space"):
+        store.put_all(contents)
+    kept = [file.digest for file in store.stored()]
+    assert 0 < len(kept) < len(contents)
+    assert None not in kept  # Nothing is left of what had no room.
+    for digest in kept:
+        store.check(str(digest))
+    store.path(str(kept[0])).unlink()
+    store.path(str(kept[1])).unlink()
+    assert store.get(store.put(b"x" * 50_000)) == b"x" * 50_000
+
+
+def test_a_read_only_file_system_is_named_and_read(small: Path) -> None:
+    store = FolderBlobStore(small / "weights")
+    digest = store.put(b"there")
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    with pytest.raises(HomeError, match=r"Read-only file system\. Free space or mend it"):
+        store.put(b"new")
+    with pytest.raises(HomeError, match="Read-only file system"):
+        store.put(b"there")  # It cannot be marked as used, so that it could be removed meanwhile.
+    assert store.get(digest) == b"there"
+    (file,) = store.stored()
+    with pytest.raises(HomeError, match="cannot be removed: Read-only file system"):
+        store.remove(file, before=file.modified + 1)
