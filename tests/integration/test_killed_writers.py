@@ -1,4 +1,4 @@
-"""Blobs on an S3 server, whose writers are killed at any moment: every key that is there is whole."""
+"""Blobs whose writers are killed at any moment, on an S3 server and in a folder: every key that is there is whole."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from pathlib import Path
 
 import pytest
 
+from mfas_optuna.audit import sweep
 from mfas_optuna.errors import BlobError, StoreError
-from mfas_optuna.prepare import blob_store
-from mfas_optuna.registry.blobs import BlobStore, FolderBlobStore
+from mfas_optuna.prepare import blob_store, cache_folder
+from mfas_optuna.registry.blobs import BlobStore, FolderBlobStore, StoredFile
 from mfas_optuna.registry.remote import RemoteBlobStore
 from tests.s3 import S3Server, free_port, s3_server
 
-N_KILLS = 20
+N_KILLS = int(os.environ.get("MFAS_KILLS", "20"))
+"""Writers killed in each test; more of them take longer and show more."""
 
 
-def write_on_and_on(url: str, cache: Path, seed: int, size: int, acknowledged: Connection) -> None:
+def write_on_and_on(weights: str, home: Path, seed: int, size: int, acknowledged: Connection) -> None:
     """Put blobs, eight at once, until killed, and tell the digest of each that is kept."""
-    store = RemoteBlobStore(url, FolderBlobStore(cache))
+    store = blob_store(home, weights)
     for turn in itertools.count():
         for digest in store.put_all([f"{seed} {turn} {number} ".encode() * (size // 10) for number in range(8)]):
             acknowledged.send_bytes(digest.encode())
@@ -99,15 +101,33 @@ def test_without_a_bucket_or_a_server(url: str, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("size", [2_000, 400_000])
-def test_killed_writers_leave_nothing_torn(url: str, tmp_path: Path, size: int) -> None:
-    """SIGKILL between and during uploads; what a writer acknowledged is there, and whatever is there is whole."""
+def test_writers_to_s3_that_are_killed_leave_nothing_torn(url: str, tmp_path: Path, size: int) -> None:
+    assert kill_writers(url, tmp_path, size) == []
+
+
+@pytest.mark.parametrize("size", [2_000, 400_000])
+def test_writers_to_a_folder_that_are_killed_leave_nothing_torn(tmp_path: Path, size: int) -> None:
+    weights = tmp_path / "weights"
+    left = kill_writers(str(weights), tmp_path, size)
+    assert all(Path(file.name).name.startswith(".tmp-") for file in left)
+    swept = sweep(FolderBlobStore(weights), set(), before=time.time() + 1, dry_run=False)
+    assert sum(kind == "left over" for kind, _, _ in swept.removed) == len(left)
+    assert not [path for path in weights.rglob("*") if path.is_file()]
+
+
+def kill_writers(weights: str, folder: Path, size: int) -> list[StoredFile]:
+    """Kill writers between and during writes; what they acknowledged is there, and whatever is there is whole.
+
+    Returns:
+        What is there besides blobs.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.integration.test_blobs_on_s3", "s3fs"])
+    context.set_forkserver_preload(["tests.integration.test_killed_writers", "s3fs"])
     moments = random.Random(size)
     acknowledged: set[str] = set()
     for kill in range(N_KILLS):
         ours, theirs = context.Pipe(duplex=False)
-        arguments = (url, tmp_path / f"cache-{kill % 3}", kill, size, theirs)
+        arguments = (weights, folder / f"home-{kill % 3}", kill, size, theirs)
         writer = context.Process(target=write_on_and_on, args=arguments)
         writer.start()
         theirs.close()
@@ -120,14 +140,16 @@ def test_killed_writers_leave_nothing_torn(url: str, tmp_path: Path, size: int) 
             while True:
                 acknowledged.add(ours.recv_bytes().decode())
         ours.close()
-    store = blob_store(tmp_path / "reader", url)
-    found = {str(file.digest) for file in store.stored()}
+    store = blob_store(folder / "reader", weights)
+    stored = list(store.stored())
+    found = {file.digest for file in stored if file.digest is not None}
     assert len(acknowledged) >= N_KILLS
     assert acknowledged <= found
     _check_all(store, found)
-    for kill in range(3):  # And no copy that a killed writer left is believed without a look.
-        cache = FolderBlobStore(tmp_path / f"cache-{kill}")
-        _check_all(cache, {str(file.digest) for file in cache.stored() if file.digest is not None})
+    for kill in range(3):  # And no copy that a killed writer left on its machine is torn.
+        cache = FolderBlobStore(cache_folder(folder / f"home-{kill}"))
+        _check_all(cache, {file.digest for file in cache.stored() if file.digest is not None})
+    return [file for file in stored if file.digest is None]
 
 
 def _check_all(store: BlobStore, digests: set[str]) -> None:
