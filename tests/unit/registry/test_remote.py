@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,14 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from torch import nn
 
 from mfas_optuna.errors import BlobError, StoreError
 from mfas_optuna.prepare import blob_store
 from mfas_optuna.registry import remote
 from mfas_optuna.registry.blobs import FolderBlobStore, blob_name
+from mfas_optuna.registry.key import WeightKey
+from mfas_optuna.registry.lineage import warm_start
 from mfas_optuna.registry.remote import RemoteBlobStore
 
 CONTENT = b"some weights"
@@ -140,6 +144,21 @@ def test_what_passes_is_tried_again(tmp_path: Path, cache: FolderBlobStore) -> N
     assert [file.digest for file in store.stored()] == [DIGEST]  # What was written by half is gone.
 
 
+def test_a_store_that_is_away_is_no_missing_version(
+    tmp_path: Path, cache: FolderBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial must not silently start from older weights because the network was down for a moment."""
+
+    def refuse(*_: object) -> None:
+        raise ConnectionResetError("reset")
+
+    monkeypatch.setattr(SlowFiles, "cat_file", refuse)
+    store = RemoteBlobStore(f"slow://{tmp_path}/far", cache, patience_s=0.02)
+    key = WeightKey(0, 3, 2)
+    with pytest.raises(StoreError, match="cannot be read: ConnectionResetError"):
+        warm_start([nn.Linear(3, 2)], [key], {key: [DIGEST]}, store)
+
+
 @pytest.mark.parametrize("error", [PermissionError(13, "denied"), OSError(28, "No space left on device")])
 def test_what_does_not_pass_is_told_at_once(tmp_path: Path, cache: FolderBlobStore, error: OSError) -> None:
     store = RemoteBlobStore(f"slow://{tmp_path}/far", cache)
@@ -181,6 +200,7 @@ def test_an_old_blob_is_removed_and_a_new_one_is_not(url: str, store: RemoteBlob
 def test_a_blob_that_was_put_again_is_not_removed(url: str, store: RemoteBlobStore) -> None:
     store.put(CONTENT)
     (file,) = store.stored()
+    time.sleep(0.02)  # Longer than what file systems tell apart.
     store.put(CONTENT)
     (again,) = store.stored()
     assert again.modified > file.modified
