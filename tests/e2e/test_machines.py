@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def far(cli: Cli, tmp_path: Path) -> Cli:
     return Cli(folder)
 
 
-def test_a_machine_that_joins_trains_no_backbones(cli: Cli, far: Cli, tmp_path: Path) -> None:
+def test_machines_share_a_study_and_only_the_first_trains_backbones(cli: Cli, far: Cli, tmp_path: Path) -> None:
     shared = {
         "MFAS_STORAGE": f"sqlite:///{tmp_path / 'shared.db'}",
         "MFAS_WEIGHTS": str(tmp_path / "weights"),
@@ -34,6 +35,13 @@ def test_a_machine_that_joins_trains_no_backbones(cli: Cli, far: Cli, tmp_path: 
     assert joined.stderr.count("was trained on another machine") == 2
     back = cli.run(*SEARCH, "14", **shared)
     assert back.returncode == 0, back.stderr
+    # One trains heads to the end, the other exports the best of them: heads travel too, and everything is there.
+    far.ok("train", "--study", "tiny", "--top", "1", "--seeds", "1", "--no-unfrozen", "--quiet", **shared)
+    cli.ok("export", "--study", "tiny", "-o", str(tmp_path / "out"), "--no-onnx", "--quiet", **shared)
+    checked = json.loads(cli.ok("fsck", "--study", "tiny", "--json", **shared))
+    assert checked["sound"] is True
+    assert checked["store"] == shared["MFAS_WEIGHTS"]
+    assert checked["checked"]["finals"] > 0
     assert not (cli.home / "weights").exists()
     assert not (far.home / "weights").exists()
     # A third one that names no store is refused: it has no way to the backbones.
