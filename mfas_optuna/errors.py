@@ -153,6 +153,10 @@ class StorageError(MfasError, RuntimeError):
     """The study database cannot be opened, reached or written."""
 
 
+class PictureError(MfasError, ValueError):
+    """A picture cannot be made of what was given."""
+
+
 class HomeError(MfasError, OSError):
     """The home folder (`MFAS_HOME`) cannot be created or written."""
 
