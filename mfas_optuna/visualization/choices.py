@@ -57,7 +57,7 @@ def plot_choices(study: optuna.Study) -> go.Figure:
     ]
     note = f"Part of the networks that use it in some layer: of the best {len(best)}, and of all {len(ranked):,}."
     figure = figure_of(traces, title, note=note, height=170 + ROW_HEIGHT * len(rows), barmode="group", bargap=0.25)
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", dividercolor="rgba(128,134,140,0.6)")
     figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
     return figure
 

@@ -6,7 +6,7 @@ import optuna
 import plotly.graph_objects as go
 
 from mfas_optuna.visualization.observed import Observation, Observed, observe
-from mfas_optuna.visualization.theme import COLOURS, QUIET, figure_of, missing, plain, thinned
+from mfas_optuna.visualization.theme import COLOURS, QUIET, closer, figure_of, missing, number_steps, plain, thinned
 
 MAX_EDGES = 400
 """Of a longer lineage, the nearest part is drawn."""
@@ -77,8 +77,12 @@ def plot_lineage(study: optuna.Study, *, n_best: int = 5) -> go.Figure:
     if not is_whole:
         note += f" The nearest {len(edges)} of them are drawn."
     figure = figure_of(traces, title, note=note, height=440)
-    figure.update_xaxes(title_text="step" if len(steps) > 1 else "trial")
-    figure.update_yaxes(title_text=plain(seen.measure))
+    if len(steps) > 1:
+        number_steps(figure, len(steps))
+    else:
+        figure.update_xaxes(title_text="trial")
+    scores = [each.score for _, source, target in edges for each in (source, target)]
+    figure.update_yaxes(title_text=plain(seen.measure), range=closer(min(scores), max(scores)))
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import optuna
@@ -12,10 +12,12 @@ import plotly.graph_objects as go
 from mfas_optuna import finals
 from mfas_optuna import trials as records
 from mfas_optuna.finals import SEARCH_TITLES, Choice, Step
-from mfas_optuna.visualization.theme import COLOURS, QUIET, figure_of, label, missing, plain
+from mfas_optuna.visualization.theme import COLOURS, QUIET, closer, figure_of, label, missing, plain
 
 STEPS: tuple[Step, ...] = ("frozen", "unfrozen")
 ROW_HEIGHT = 34
+FAR = 5.0
+"""Methods further below the best one than this times the spread of the better half would press the others together."""
 
 
 def plot_methods(study: optuna.Study) -> go.Figure:
@@ -56,20 +58,45 @@ def plot_methods(study: optuna.Study) -> go.Figure:
     }
     order = sorted(rows, key=lambda row: statistics.fmean((test[row] or validation[row]).values()))
     searched = {row for row, (name, _) in rows.items() if name in SEARCH_TITLES}
+    means = [statistics.fmean((test[row] or validation[row]).values()) for row in order]
+    low, n_left = _from(means)
     labels = {row: f"<b>{label(row)}</b>" if row in searched else label(row) for row in order}
     traces = [
         _means(validation, order, labels, "validation", QUIET, "diamond-open"),
         _means(test, order, labels, "test", COLOURS[1], "circle"),
     ]
+    note = "Mean ± standard deviation over seeds; results of a search in bold."
+    if n_left:
+        note += f" Of the {n_left} that are worst by far, the mean alone stands at the left."
     figure = figure_of(
         [trace for trace in traces if len(trace.x)],
         title,
-        note="Mean ± standard deviation over seeds; results of a search in bold.",
+        note=note,
         height=150 + ROW_HEIGHT * len(order),
     )
     figure.update_yaxes(categoryorder="array", categoryarray=[labels[row] for row in order])
     figure.update_xaxes(title_text="score")
+    if n_left:
+        ends = [trace.x[place] + trace.error_x.array[place] for trace in figure.data for place in range(len(trace.x))]
+        ends_shown = closer(low, max(ends))
+        figure.update_xaxes(range=ends_shown)
+        for row, mean in zip(order[:n_left], means, strict=False):
+            figure.add_annotation(
+                x=ends_shown[0], y=labels[row], text=f"◂ {mean:.4f}", xanchor="left", showarrow=False, font={"size": 12}
+            )
     return figure
+
+
+def _from(means: Sequence[float]) -> tuple[float, int]:
+    """Return from where a picture of means is shown, and how many are left of it: those far below the better half.
+
+    Args:
+        means: In rising order.
+    """
+    half = means[len(means) // 2 :]
+    low = half[-1] - FAR * (half[-1] - half[0])
+    shown = [mean for mean in means if mean >= low]
+    return shown[0], len(means) - len(shown)
 
 
 def _means(

@@ -10,14 +10,16 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import TypeAdapter, ValidationError
 
 from mfas_optuna import trials as records
 from mfas_optuna.errors import PictureError
 from mfas_optuna.search.steps import SearchStep
-from mfas_optuna.target import METRIC_TITLES
+from mfas_optuna.spec import DatasetSettings
+from mfas_optuna.target import METRIC_TITLES, METRICS
 from mfas_optuna.trials import LayerWeights, Plan
 
-_TITLES: Mapping[str, str] = {str(metric): title for metric, title in METRIC_TITLES.items()}
+_DATASETS: TypeAdapter[Any] = TypeAdapter(DatasetSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +139,13 @@ def observe(study: optuna.Study) -> Observed:
 
 
 def _metric(settings: Mapping[str, Any]) -> str:
-    """Return the metric's title; `score` where the study has its data set's own, which is not stored."""
-    return _TITLES.get(settings["objective"]["metric"], "score")
+    """Return the metric's title; `score` where a data set's settings are of another version of this program."""
+    metric = settings["objective"]["metric"]
+    try:
+        metric = metric or METRICS[_DATASETS.validate_python(settings["dataset"]).target_kind][0]
+    except ValidationError:
+        return "score"
+    return METRIC_TITLES[metric]
 
 
 def _observations(trials: Iterable[FrozenTrial]) -> Iterable[Observation]:

@@ -17,6 +17,7 @@ from mfas_optuna.visualization.theme import (
     QUIET,
     figure_of,
     missing,
+    number_steps,
     plain,
     style,
     thinned,
@@ -96,12 +97,14 @@ def _by_step(seen: Observed, title: str, steps: dict[SearchStep, int]) -> go.Fig
             hovertemplate="best so far %{y:.4f}<extra></extra>",
         ),
     ]  # fmt: skip
-    notes = [thinning(len(shown), len(placed), "lines and band are of all")]
+    notes = ["Steps go through the depths, iteration by iteration."]
+    notes.append(thinning(len(shown), len(placed), "lines and band are of all"))
     if len(placed) < len(seen.complete):
         notes.append(f"{len(seen.complete) - len(placed):,} trials outside the schedule are left out.")
     note = " ".join(filter(None, notes))
     if not temperatures:
         figure = figure_of(points, title, note=note)
+        figure.update_yaxes(title_text=_error_title(seen))
     else:
         figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28], vertical_spacing=0.08)
         figure.add_traces(points, rows=1, cols=1)
@@ -113,10 +116,9 @@ def _by_step(seen: Observed, title: str, steps: dict[SearchStep, int]) -> go.Fig
             row=2, col=1,
         )  # fmt: skip
         style(figure, title, note=note, height=520)
+        figure.update_yaxes(title_text=_error_title(seen), row=1, col=1)
         figure.update_yaxes(title_text="temperature", rangemode="tozero", row=2, col=1)
-    figure.update_yaxes(title_text=_error_title(seen), row=1 if temperatures else None, col=1 if temperatures else None)
-    figure.update_xaxes(title_text="step (iteration by iteration, each from depth 1)", row=2 if temperatures else None,
-                        col=1 if temperatures else None)  # fmt: skip
+    number_steps(figure, len(steps), row=2 if temperatures else None)
     return figure
 
 
@@ -194,7 +196,7 @@ def plot_parameters(study: optuna.Study) -> go.Figure:
     )
     sizes = [_size(each) for each in sized]
     if min(sizes) > 0 and max(sizes) > 30 * min(sizes):
-        figure.update_xaxes(type="log")
+        figure.update_xaxes(type="log", dtick="D2", tickformat="~s")
     figure.update_xaxes(title_text="parameters of the fusion layers")
     figure.update_yaxes(title_text=plain(seen.measure))
     return figure

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from mfas_optuna.search.health import MIN_PAIRS, NEAR_UNIFORM_FRACTION, rank_correlation
 from mfas_optuna.search.steps import SearchStep
 from mfas_optuna.visualization.observed import Observation, observe
-from mfas_optuna.visualization.theme import COLOURS, QUIET, missing, plain, style, thinned, thinning
+from mfas_optuna.visualization.theme import COLOURS, QUIET, missing, number_steps, plain, style, thinned, thinning
 
 
 def plot_surrogate(study: optuna.Study) -> go.Figure:
@@ -92,15 +92,14 @@ def plot_surrogate(study: optuna.Study) -> go.Figure:
     )  # fmt: skip
     figure.add_hline(y=NEAR_UNIFORM_FRACTION, line={"color": QUIET, "dash": "dot"}, row=3, col=1)
     notes = [
-        f"Networks that were new when predicted. Above the dotted line ({NEAR_UNIFORM_FRACTION:g}) a choice is nearly "
+        f"Networks that nobody had tried. Above the dotted line ({NEAR_UNIFORM_FRACTION:g}) a choice is nearly "
         f"uniform; of fewer than {MIN_PAIRS} networks no correlation is given.",
         thinning(len(shown), len(predicted), "correlations are of all"),
     ]
     style(figure, title, note=" ".join(filter(None, notes)), height=780)
     figure.update_xaxes(title_text="predicted", row=1, col=1)
     figure.update_yaxes(title_text=plain(seen.measure), row=1, col=1)
-    last = max(steps.values(), default=1)
     for row, heading, low in ((2, "rank correlation", -1), (3, "choice in effect", 0)):
         figure.update_yaxes(title_text=heading, range=[low, 1.02], row=row, col=1)
-        figure.update_xaxes(title_text="step", range=[0.4, last + 0.6], row=row, col=1)
+        number_steps(figure, len(steps), row=row)
     return figure

@@ -87,6 +87,7 @@ def style(figure: go.Figure, title: str, *, note: str = "", height: int = 380, *
         margin={"l": 8, "r": 8, "t": 84 if note else 64, "b": 8},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
         hoverlabel={"font": {"size": 12}, "align": "left", "namelength": -1},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": COLOURS[0]},
         meta={"title": title, "note": note},
         **layout,
     )
@@ -104,3 +105,16 @@ def missing(title: str, why: str) -> go.Figure:
     lines = "<br>".join(plain(line) for line in textwrap.wrap(why, 48))
     figure.add_annotation(text=lines, x=0, y=0.5, xref="paper", yref="paper", showarrow=False, align="left")
     return figure
+
+
+def number_steps(figure: go.Figure, n_steps: int, row: int | None = None) -> None:
+    """Number the steps on the x axis of a figure, or of one row of it, each where there is room for it."""
+    column = None if row is None else 1
+    figure.update_xaxes(title_text="step", range=[0.4, n_steps + 0.6], row=row, col=column)
+    figure.update_xaxes(tick0=1, dtick=max(1, round(n_steps / 12)), row=row, col=column)
+
+
+def closer(low: float, high: float) -> list[float]:
+    """Return a range about two values, with some room."""
+    room = 0.08 * (high - low) or 0.01
+    return [low - room, high + room]

@@ -4,11 +4,12 @@
   var PRINT_WIDTH = 640;
   var isTouch = window.matchMedia("(pointer: coarse)").matches;
   var config = {
+    displayModeBar: isTouch ? false : "hover",
     responsive: true,
     displaylogo: false,
     showTips: false,
     plotlyServerURL: "",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
   var nodes = Array.prototype.slice.call(document.querySelectorAll("[data-figure]"));
 

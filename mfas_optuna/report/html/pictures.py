@@ -51,7 +51,7 @@ class Drawing:
     Attributes:
         title: Which it is.
         facts: Its figures, in words.
-        layers: A line for each layer: what it reads, and its activation.
+        layers: A line for each fusion layer, where these are said in words too.
         svg: The drawing; empty where its kind has none.
     """
 
@@ -115,12 +115,14 @@ def _compared(results: StudyResults, verdict: Verdict, columns: Mapping[str, Seq
         if counted is not None:
             facts = f"{counted.label}; {count(counted.n_parameters)} parameters besides the backbones"
             drawn = draw_head(counted.head, columns)
-            yield Drawing(method.title, facts, tuple(_layers_of_head(counted.head)), drawn or "")
+            yield Drawing(method.title, facts, tuple(_layers(counted.head)), drawn or "")
 
 
-def _layers_of_head(head: Mapping[str, Any]) -> Iterable[str]:
+def _layers(head: Mapping[str, Any]) -> Iterable[str]:
     for number, layer in enumerate(head.get("layers", ()), start=1):
-        yield _layer(number, layer["features"], layer["activation"])
+        read = " + ".join(f"{modality} {feature}" for modality, feature in layer["features"].items())
+        below = "" if number == 1 else f" + fusion {number - 1}"
+        yield f"fusion {number}: {layer['activation']} of {read}{below}"
 
 
 def _best(results: StudyResults, columns: Mapping[str, Sequence[str]]) -> Iterable[Drawing]:
@@ -129,19 +131,7 @@ def _best(results: StudyResults, columns: Mapping[str, Sequence[str]]) -> Iterab
         if network.n_parameters is not None:
             facts += f"; {count(network.n_parameters)} fusion parameters"
         drawn = draw_parameters(network.parameters, columns) or ""
-        yield Drawing(f"{rank}. trial {network.number}", facts, tuple(_layers(network.parameters, columns)), drawn)
-
-
-def _layers(parameters: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> Iterable[str]:
-    for number in range(1, int(parameters.get("depth", 0)) + 1):
-        features = {modality: str(parameters.get(f"layer{number}.{modality}")) for modality in columns}
-        yield _layer(number, features, str(parameters.get(f"layer{number}.activation")))
-
-
-def _layer(number: int, features: Mapping[str, str], activation: str) -> str:
-    read = " + ".join(f"{modality} {feature}" for modality, feature in features.items())
-    below = "" if number == 1 else f" + fusion {number - 1}"
-    return f"fusion {number}: {activation} of {read}{below}"
+        yield Drawing(f"{rank}. trial {network.number}", facts, (), drawn)
 
 
 def _failures(trials: Iterable[FrozenTrial]) -> Table | None:

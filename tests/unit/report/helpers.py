@@ -26,6 +26,7 @@ class Database:
     """A database file with one search."""
 
     def __init__(self, folder: Path, study: str = "digits", name: str | None = None) -> None:
+        self.folder = folder
         self.url = f"sqlite:///{folder / 'mfas.db'}"
         self.spec: StudySpec = load_spec(find_study(study))
         self.name = name or study
