@@ -9,7 +9,6 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from mfas_optuna import trials as records
@@ -18,15 +17,7 @@ from mfas_optuna.report.html.page import reproduction
 from mfas_optuna.report.html.pictures import PLOTS, picture_study
 
 from ..visualization.studies import HOSTILE
-from .helpers import NETWORK, Database
-
-FOUND = {
-    **NETWORK,
-    "layers": [
-        {"features": {"audio": "conv1", "image": "conv2"}, "activation": "relu"},
-        {"features": {"audio": "conv2", "image": "conv1"}, "activation": "tanh"},
-    ],
-}
+from .helpers import FOUND, Database, fill_with
 
 
 class Page(HTMLParser):
@@ -63,22 +54,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def hostile(stored: Database) -> Database:
     """A study with everything, every name of which attacks."""
-    stored.describe(f"digits: {HOSTILE}", stand_in=HOSTILE)
-    choices = {
-        "depth": IntDistribution(1, 1),
-        f"layer1.{HOSTILE}": CategoricalDistribution([HOSTILE, "b"]),
-        "layer1.image": CategoricalDistribution(["c"]),
-        "layer1.activation": CategoricalDistribution([HOSTILE]),
-    }
-    parameters = {"depth": 1, f"layer1.{HOSTILE}": HOSTILE, "layer1.image": "c", "layer1.activation": HOSTILE}
-    shown = {records.ARCHITECTURE: HOSTILE, records.N_PARAMETERS: 5, records.TORCH: HOSTILE}
-    stored.search.add_trial(create_trial(value=0.95, params=parameters, distributions=choices, user_attrs=shown))
-    failed = {records.FAILURE_REASON: "error", records.FAILURE_MESSAGE: HOSTILE}
-    stored.search.add_trial(create_trial(state=TrialState.FAIL, user_attrs=failed))
-    records.add_timing(stored.search, HOSTILE, 5.0)
-    head = {"kind": "mlp", "label": HOSTILE, "features": [[HOSTILE, HOSTILE]], "width": 3}
-    stored.train("mfas", "MFAS", (0.9, 0.91), head=FOUND)
-    stored.train("late", HOSTILE, (0.8, 0.81), head=head)
+    fill_with(stored, HOSTILE)
     return stored
 
 
@@ -95,7 +71,8 @@ def test_what_is_on_the_page(stored: Database) -> None:
     page = rendered(results, stored)
     said = [
         "Was the search worth it? ", judge(results).sentence, "second line of the card",
-        "fusion 2: tanh of audio conv2 + image conv1 + fusion 1", "This kind of head is not drawn.", '"samples_per_step": 15', "0.9050 ± 0.0071",
+        "fusion 2: tanh of audio conv2 + image conv1 + fusion 1",
+        "This kind of head is not drawn.", '"samples_per_step": 15', "0.9050 ± 0.0071",
         "mfas-optuna search --study digits && mfas-optuna train --study digits --seeds 2 --no-unfrozen && mfas-optuna "
         "baselines --study digits --seeds 2 --no-unfrozen && mfas-optuna report --study digits -o report.html",
     ]  # fmt: skip
