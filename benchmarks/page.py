@@ -3,9 +3,10 @@
     python -m benchmarks.page
     python -m benchmarks.page --trials 1000
 
-The trials are those of benchmarks/ask.py, with records of weights and sizes, copied into a database opened as the
-program opens it. Opening is timed from the request for the file until the last plot is drawn, in a browser that is
-already running; the median of several. It is left out where there is no chromium with chromedriver.
+The trials are those of benchmarks/ask.py, with records of weights and sizes, in memory: storing so many in a database
+takes many times as long as all that is measured. Opening is timed from the request for the file until the last plot is
+drawn, in a browser that is already running; the median of several. It is left out where there is no chromium with
+chromedriver.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ import optuna
 
 from benchmarks.ask import SPACE, filled
 from benchmarks.report import Verdict, machine
-from mfas_optuna import storage as database
 from mfas_optuna import trials as records
-from mfas_optuna.report import collect, html, judge
+from mfas_optuna.report import html, judge
+from mfas_optuna.report.data import collect_from
+from mfas_optuna.report.html.pictures import picture_study
 from mfas_optuna.spec import find_study, load_spec
 from mfas_optuna.trials import LayerWeights
 
 MAX_SIZE_MB = 8.0
 MAX_OPENING_S = 3.0
 N_OPENINGS = 5
-BATCH = 500
 
 
-def stored(n_trials: int, url: str) -> None:
-    """Store a study of this many trials, with everything that those of a search record."""
+def searched(n_trials: int) -> optuna.Study:
+    """Return a study of this many trials, with everything that those of a search record."""
     spec = load_spec(find_study("digits"))
-    study = optuna.create_study(storage=database.open_storage(url), study_name="digits", direction="maximize")
+    study = optuna.create_study(study_name="digits", direction="maximize")
     records.write_study(study, scientific=spec.scientific(), fingerprint=spec.fingerprint())
     records.add_timing(study, "search", 60.0)
     latest: dict[str, str] = {}
@@ -59,9 +60,8 @@ def stored(n_trials: int, url: str) -> None:
             records.TORCH: "2.13.0, cpu",
             records.WEIGHTS: json.dumps([asdict(layer) for layer in weights]),
         }
-    for start in range(0, n_trials, BATCH):
-        with database.batch(study):
-            study.add_trials(trials[start : start + BATCH])
+    study.add_trials(trials)
+    return study
 
 
 def opened(path: Path) -> float | None:
@@ -99,13 +99,13 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
-        url, path = f"sqlite:///{folder}/mfas.db", Path(folder) / "report.html"
-        stored(given.trials, url)
+        path, study = Path(folder) / "report.html", searched(given.trials)
         start = time.perf_counter()
-        results = collect(url, "digits", load_spec(find_study("digits")), "--study digits")
+        spec = load_spec(find_study("digits"))
+        results = collect_from(study._storage, study, spec, "--study digits")
         verdict = judge(results)
         collected = time.perf_counter()
-        pictures = html.picture(url, results, verdict)
+        pictures = picture_study(study, results, verdict)
         pictured = time.perf_counter()
         path.write_text(html.render(results, verdict, pictures), encoding="utf-8", newline="\n")
         written = time.perf_counter()

@@ -3,8 +3,9 @@
   "use strict";
   var PRINT_WIDTH = 640;
   var isTouch = window.matchMedia("(pointer: coarse)").matches;
+  var isNarrow = window.matchMedia("(max-width: 40rem)").matches; // The buttons would cover the legend.
   var config = {
-    displayModeBar: isTouch ? false : "hover",
+    displayModeBar: isTouch || isNarrow ? false : "hover",
     responsive: true,
     displaylogo: false,
     showTips: false,
