@@ -57,6 +57,10 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="File to write \\[default: standard output]."),
     ] = None,
+    png: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--png", help="Folder to write each figure to as well, as PNG; networks as SVG. Needs Chromium."),
+    ] = None,
 ) -> None:
     """Say whether the search was worth it: best networks, methods with intervals, times, readings of the test split.
 
@@ -69,6 +73,11 @@ def report(
         request = request_of(study, name=name, storage=storage)
         arguments = f"--study {shlex.quote(study)}" + ("" if name is None else f" --name {shlex.quote(name)}")
         results = collect(request.storage_url, request.study_name, request.spec, arguments)
+        if png is not None:
+            from mfas_optuna.report import html, judge
+
+            written = html.save(html.picture(request.storage_url, results, judge(results)), png)
+            typer.echo(f"Wrote {len(written)} pictures to {png}.", err=True)
         if output is None:
             _print(results, form, request.storage_url)
         else:

@@ -65,9 +65,10 @@ def figure_of(traces: Sequence[Any], title: str, *, note: str = "", height: int 
 
 def style(figure: go.Figure, title: str, *, note: str = "", height: int = 380, **layout: Any) -> None:
     """Give a figure the common look; arguments as of `figure_of`."""
-    heading: dict[str, Any] = {"text": title, "x": 0, "xref": "paper", "xanchor": "left", "yref": "container"}
-    if note:
-        lines = textwrap.wrap(note, 72)
+    lines = textwrap.wrap(note, 72)
+    heading: dict[str, Any] = {"text": title, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "yref": "container"}
+    heading["pad"] = {"l": 8, "t": 10}
+    if lines:
         heading["subtitle"] = {"text": "<br>".join(lines), "font": {"size": 12}}
     axis = {
         "gridcolor": "rgba(128,134,140,0.25)",
@@ -84,7 +85,7 @@ def style(figure: go.Figure, title: str, *, note: str = "", height: int = 380, *
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13, "color": QUIET},
-        margin={"l": 8, "r": 8, "t": 84 if note else 64, "b": 8},
+        margin={"l": 8, "r": 8, "t": 72 + 18 * len(lines), "b": 8},  # Title, note and legend.
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
         hoverlabel={"font": {"size": 12}, "align": "left", "namelength": -1},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": COLOURS[0]},

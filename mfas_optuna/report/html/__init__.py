@@ -2,5 +2,6 @@
 
 from mfas_optuna.report.html.page import render
 from mfas_optuna.report.html.pictures import Pictures, picture
+from mfas_optuna.report.html.png import save
 
-__all__ = ["Pictures", "picture", "render"]
+__all__ = ["Pictures", "picture", "render", "save"]

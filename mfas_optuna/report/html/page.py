@@ -38,10 +38,10 @@ def render(results: StudyResults, verdict: Verdict, pictures: Pictures) -> str:
 
     Its policy lets the browser run the two scripts of this package, by their digests, and load nothing at all.
     """
-    scripts = (get_plotlyjs(), _file("page.js"))
+    scripts = (get_plotlyjs(), file_text("page.js"))
     environment = jinja2.Environment(
         autoescape=True,
-        loader=jinja2.FunctionLoader(_file),
+        loader=jinja2.FunctionLoader(file_text),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -65,9 +65,9 @@ def render(results: StudyResults, verdict: Verdict, pictures: Pictures) -> str:
         figures={name: _figure(figure) for name, figure in pictures.figures.items()},
         settings=json.dumps(results.settings, indent=2, ensure_ascii=False),
         command=reproduction(results),
-        policy=_policy(scripts),
+        policy=policy(scripts),
         scripts=scripts,
-        style=_file("page.css"),
+        style=file_text("page.css"),
         version=mfas_optuna.__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -104,7 +104,8 @@ def _figure(figure: Any) -> Mapping[str, str]:
     return {"title": meta["title"], "note": meta["note"], "missing": meta.get("missing", ""), "data": data}
 
 
-def _policy(scripts: tuple[str, ...]) -> str:
+def policy(scripts: tuple[str, ...]) -> str:
+    """Return the Content-Security-Policy of a page that runs these scripts and loads nothing."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     # Plotly styles its elements, and makes an image of a figure where the reader asks for one.
@@ -114,5 +115,6 @@ def _policy(scripts: tuple[str, ...]) -> str:
     )
 
 
-def _file(name: str) -> str:
+def file_text(name: str) -> str:
+    """Return a file of this package."""
     return (resources.files(__package__ or "mfas_optuna.report.html") / name).read_text(encoding="utf-8")
