@@ -28,7 +28,7 @@ from mfas_optuna.registry.lineage import LayerRecord, Order, rounds, versions, w
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.space import Architecture
 from mfas_optuna.spec import StudySpec
-from mfas_optuna.storage import batch, is_database_error
+from mfas_optuna.storage import is_database_error, reports
 from mfas_optuna.training.brief import BriefData, BriefResult, Member, group_bytes, train_jointly
 from mfas_optuna.trials import LayerWeights, TrialRecord
 
@@ -332,7 +332,7 @@ class TrialRunner:
         @contextlib.contextmanager
         def reporting() -> Iterator[None]:
             self._progress(what, next(epochs), self._spec.training.epochs)
-            with interruptible(False), batch(study, [member.trial for member in members], creates=False):
+            with interruptible(False), reports(study, [member.trial for member in members]):
                 yield
 
         rows = torch.Generator().manual_seed(seed_from(self._spec.search.seed, "rows", *members[0].place.rows))

@@ -18,13 +18,21 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from mfas_optuna.errors import StorageError
+from mfas_optuna.storage import leases
 from mfas_optuna.storage.batch import BatchStorage
 
 _Result = TypeVar("_Result")
 
 SQLITE_TIMEOUT_S = 60
-CONNECT_TIMEOUT_S = 10
 CREATION_ATTEMPTS = 8
+POSTGRES_ARGUMENTS = {
+    "connect_timeout": 10,  # Seconds.
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # Milliseconds; without it what was sent is waited for a quarter of an hour.
+}
 
 
 def masked(url: str) -> str:
@@ -50,13 +58,18 @@ def open_storage(url: str) -> BatchStorage:
         arguments: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
         _prepare_sqlite(parsed)
     else:
-        arguments = {"pool_pre_ping": True}
-        if parsed.get_backend_name() == "postgresql":
-            arguments["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S, "keepalives_idle": 30}
-    storage = _with_retries(lambda: BatchStorage(url, engine_kwargs=arguments), url)
+        arguments = {"pool_pre_ping": True}  # A connection that a restart has cut is noticed before it is used.
+        arguments["connect_args"] = dict(POSTGRES_ARGUMENTS)
+    storage = _with_retries(lambda: _create(url, arguments), url)
     if parsed.get_backend_name() == "sqlite":
         event.listen(storage.engine, "connect", _set_synchronous_normal)
         storage.engine.dispose()
+    return storage
+
+
+def _create(url: str, arguments: dict[str, Any]) -> BatchStorage:
+    storage = BatchStorage(url, engine_kwargs=arguments)
+    leases.metadata.create_all(storage.engine)
     return storage
 
 
@@ -81,6 +94,11 @@ def _parse(url: str) -> URL:
         raise StorageError(
             f"{masked(url)}: not a database URL. Write sqlite:///path/to/file.db or postgresql+psycopg://user@host/name."
         ) from error
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StorageError(
+            f"{masked(url)}: expected SQLite or PostgreSQL, found {parsed.get_backend_name()}. Write "
+            "sqlite:///path/to/file.db or postgresql+psycopg://user@host/name."
+        )
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise StorageError(f"{masked(url)}: a study needs a database file. Write sqlite:///path/to/file.db.")
     return parsed
@@ -154,12 +172,14 @@ def create_study(
         study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize", sampler=sampler, pruner=pruner
         )
+        is_new = True
     except optuna.exceptions.DuplicatedStudyError:
-        return optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner), False
+        study, is_new = optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner), False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([metric])
-    return study, True
+        if is_new or study.metric_names is None:  # Whoever created it may have died before this.
+            study.set_metric_names([metric])
+    return study, is_new
 
 
 def load_study(storage: RDBStorage, name: str) -> optuna.Study:

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from mfas_optuna.datasets import Problem
 from mfas_optuna.errors import DeviceError
 from mfas_optuna.spec import StudySpec
+from mfas_optuna.storage import BEAT_S, GRACE_S, PATIENCE_S
 from mfas_optuna.trials import RankedNetwork
 
 
@@ -42,6 +43,9 @@ class SearchRequest:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         rebuild_command: What a user runs when a cached file is damaged.
         joint: How many networks are trained at once at most; None: as suits the study.
+        beat_s: Seconds between two signs of life that a worker writes.
+        grace_s: Seconds without a sign of life after which a worker is taken for dead.
+        patience_s: Seconds that a worker waits at most for a database that is away.
     """
 
     spec: StudySpec
@@ -52,6 +56,9 @@ class SearchRequest:
     device: str
     rebuild_command: str
     joint: int | None = None
+    beat_s: float = BEAT_S
+    grace_s: float = GRACE_S
+    patience_s: float = PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)

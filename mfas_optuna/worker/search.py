@@ -49,6 +49,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
         Interrupts() as interrupts,
         database.WorkerLock(request.home, request.storage_url, request.study_name) as lock,
     ):
+        opened.patience = database.Patience(request.patience_s, interrupts.check)
         sampler = make_sampler(request.spec)
         study, is_new = database.create_study(
             opened,
@@ -60,7 +61,12 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
         _claim(study, request)
         _check_stand_in(study, request)
         if not is_new:
-            reaped = database.reap_dead(opened, request.study_name, is_alone=nobody_else(request, lock.is_only_worker))
+            reaped = database.reap_dead(
+                opened,
+                request.study_name,
+                is_alone=nobody_else(request, lock.is_only_worker),
+                grace_s=request.grace_s,
+            )
             listener.say(_resumed(study, request, len(reaped)))
         lock.share()
         n_before = n_finished_trials(study)
@@ -68,7 +74,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
             with interrupts.immediate():
                 prepared = preparation(request, listener).run(recorded=records.read_backbones(study))
             _record_inputs(study, prepared)
-            Worker(request, study, sampler, prepared, listener, interrupts, lock).run()
+            Worker(request, study, sampler, prepared, listener, interrupts, lock, opened).run()
         best = records.best_networks(study.get_trials(deepcopy=False), request.spec.search.n_finalists)
         if not best:
             raise SearchFailedError(
