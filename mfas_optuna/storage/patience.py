@@ -74,7 +74,8 @@ class Patience:
             self._within.is_running = False
 
     def _run(self, work: Callable[[], _Result]) -> _Result:
-        pause, began = _FIRST_WAIT_S, 0.0
+        pause = _FIRST_WAIT_S
+        began: float | None = None
         while True:
             try:
                 result = work()
@@ -82,14 +83,14 @@ class Patience:
                 if not is_away(error):
                     raise
                 now = time.monotonic()
-                if not began:
+                if began is None:
                     began = now
                     self.n_waits += 1
                     _log.warning("The study database cannot be reached; waiting up to %.0f s for it.", self._limit_s)
                 if now - began > self._limit_s:
                     raise
             else:
-                if began:
+                if began is not None:
                     _log.warning("The study database is back after %.1f s; going on.", time.monotonic() - began)
                 return result
             self._sleep(pause * random.uniform(0.5, 1.0))
