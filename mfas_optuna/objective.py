@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from mfas_optuna import trials as records
 from mfas_optuna.errors import MfasError
+from mfas_optuna.failpoints import reach
 from mfas_optuna.features.cache import FeatureSet
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.memory import free_bytes
@@ -302,6 +303,7 @@ class TrialRunner:
         seconds = (time.perf_counter() - started) / len(members)
         states = [state for result in results if isinstance(result, BriefResult) for state in result.layer_states]
         published = iter(self._store.put_all([encode_layer(state) for state in states]))
+        reach("after publish")
         return [
             result
             if isinstance(result, Exception)

@@ -17,6 +17,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy import BigInteger, Column, Connection, Float, Integer, String, Table
 
+from mfas_optuna.failpoints import reach
 from mfas_optuna.storage.patience import Patience
 from mfas_optuna.trials import WorkerIdentity
 
@@ -149,6 +150,7 @@ class Lease:
         self._last_beat = self._steady_since = time.monotonic()
 
     def __enter__(self) -> Self:
+        reach("before the first beat")
         self._patience.run(self.beat)
         self._patience.run(lambda: _forget_old(self._storage, self._study_id))
         self._last_beat = self._steady_since = time.monotonic()

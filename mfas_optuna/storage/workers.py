@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from mfas_optuna import trials as records
+from mfas_optuna.failpoints import reach
 from mfas_optuna.storage.batch import batch
 from mfas_optuna.storage.leases import GRACE_S, LeasedWorker, forget_worker, read_leases, read_now
 from mfas_optuna.trials import WorkerIdentity
@@ -221,5 +222,6 @@ def _fail(study: optuna.Study, trial: FrozenTrial, why: str | None = None) -> bo
         if why is not None:
             records.write_failure(study, trial, "worker_died", why)
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        reach("between fail and redo")
         records.enqueue_again(study, trial.system_attrs)
         return True

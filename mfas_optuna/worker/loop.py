@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
+from mfas_optuna.failpoints import reach
 from mfas_optuna.errors import MfasError, SearchFailedError, TrainingDiverged
 from mfas_optuna.objective import Outcome, TrialResult, TrialRunner, is_out_of_memory
 from mfas_optuna.prepare import Prepared, weights_folder
@@ -123,7 +124,9 @@ class Worker:
             if size == 0:
                 time.sleep(_POLL_S)
                 continue
-            ended = self._run_group(self._ask(size))
+            trials = self._ask(size)
+            reach("after ask")
+            ended = self._run_group(trials)
             n_finished = n_finished_trials(self._study) - sum(_is_finished(trial) for trial in ended)
             for trial in ended:
                 n_finished += _is_finished(trial)
@@ -286,9 +289,12 @@ class Worker:
             untouched = [trial for trial in trials if trial.number not in ended]
 
             def tell() -> list[FrozenTrial]:
+                reach("before tell")
                 with database.batch(self._study, trials):
                     told = self._tell_all(outcomes)
                     self._give_back(untouched, "a network before it in its step failed and comes first")
+                    reach("before commit")
+                reach("after commit")
                 return told
 
             return self._opened.patience.run(tell)
