@@ -7,6 +7,7 @@ passes it on; and it ends when its standard input does, which the supervisor hol
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -17,9 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+_log = logging.getLogger(__name__)
+
 MOST_DEATHS = 5
 """Deaths in a row without a finished trial between them, after which it is given up."""
 _ROLE = "MFAS_CHILD"
+_PATIENCE_S = 30.0
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 OnDeath = Callable[[int, str], int]
@@ -35,10 +39,43 @@ def is_child() -> bool:
     return True
 
 
+def is_one_of_several() -> bool:
+    """Return whether this process is one of several children of one supervisor, which speaks for all of them."""
+    return os.environ.get(_ROLE) == "one of several"
+
+
 def _end_with_supervisor() -> None:
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def trials_of_the_dead(storage_url: str, study_name: str) -> OnDeath:
+    """Return what fails the running trials of a child that was killed, at once and with the reason."""
+
+    def take_note(pid: int, why: str) -> int:
+        import optuna
+
+        from mfas_optuna import storage as database
+        from mfas_optuna.errors import StorageError
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            with database.clear_errors(storage_url):
+                database.check_exists(storage_url)
+                opened = database.open_storage(storage_url)
+                opened.patience = database.Patience(_PATIENCE_S)
+                if study_name not in optuna.get_all_study_names(opened):
+                    return 0
+                database.fail_trials_of(opened, study_name, database.worker_of(pid), why)
+                states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+                study = database.load_study(opened, study_name)
+                return len(study.get_trials(deepcopy=False, states=states))
+        except StorageError as error:  # Whoever starts next finds them.
+            _log.warning("%s", error)
+            return 0
+
+    return take_note
 
 
 class Supervisor:
@@ -54,7 +91,6 @@ class Supervisor:
         n_children: int,
         on_death: OnDeath,
         say: Callable[[str], None],
-        environment: dict[str, str] | None = None,
     ) -> None:
         """Start the children.
 
@@ -63,10 +99,11 @@ class Supervisor:
             n_children: How many.
             on_death: Called for each that was killed.
             say: Told what happens.
-            environment: What is changed in theirs.
         """
         self._command = [sys.executable, "-m", "mfas_optuna", *arguments]
-        self._environment = {**os.environ, **(environment or {}), _ROLE: "1"}
+        self._environment = {**os.environ, _ROLE: "alone" if n_children == 1 else "one of several"}
+        if n_children > 1:  # Threads of several would wait for each other (docs/decisions/0011-threads.md).
+            self._environment.setdefault("OMP_NUM_THREADS", "1")
         self._on_death = on_death
         self._say = say
         self._n_deaths = 0
@@ -93,6 +130,10 @@ class Supervisor:
         self.stopped_by = number
         self._send(number)
 
+    def _pass_on_what_came(self) -> None:
+        if self.stopped_by is not None:
+            self._send(self.stopped_by)
+
     def _pause(self, _number: int, _frame: FrameType | None) -> None:
         self._send(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -100,8 +141,7 @@ class Supervisor:
 
     def _send(self, number: int) -> None:
         for child in self._children:
-            if child.poll() is None:
-                child.send_signal(number)
+            os.kill(child.pid, number)  # One that has ended is a zombie until `poll` has taken note of it.
 
     def poll(self) -> int | None:
         """Look after the children: None while any runs, and then the first exit code that is not 0, or 0.
@@ -129,6 +169,7 @@ class Supervisor:
                 self._exit_codes.append(1)
             else:
                 self._children.append(self._start())
+                self._pass_on_what_came()  # While it was started.
         if self._children:
             return None
         return next((code for code in self._exit_codes if code), 0)

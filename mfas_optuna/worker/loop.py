@@ -16,14 +16,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
-from mfas_optuna.failpoints import reach
 from mfas_optuna.errors import MfasError, SearchFailedError, TrainingDiverged
+from mfas_optuna.failpoints import reach
 from mfas_optuna.objective import Outcome, TrialResult, TrialRunner, is_out_of_memory
 from mfas_optuna.prepare import Prepared, weights_folder
 from mfas_optuna.search.sampler import MFASSampler
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.request import Listener, SearchRequest, choose_device
+from mfas_optuna.worker.watch import count_failures
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +128,7 @@ class Worker:
             trials = self._ask(size)
             reach("after ask")
             ended = self._run_group(trials)
+            self._tell_standing()
             n_finished = n_finished_trials(self._study) - sum(_is_finished(trial) for trial in ended)
             for trial in ended:
                 n_finished += _is_finished(trial)
@@ -135,6 +137,10 @@ class Worker:
                 if n_failed_in_a_row >= MAX_FAILURES_IN_A_ROW:
                     message = trial.user_attrs.get(records.FAILURE_MESSAGE, "no reason was recorded")
                     raise SearchFailedError(f"{n_failed_in_a_row} trials failed in a row; the last because: {message}")
+
+    def _tell_standing(self) -> None:
+        n_workers = len(self._opened.patience.run(self._living))
+        self._listener.standing(n_workers, count_failures(self._study.get_trials(deepcopy=False)))
 
     def _reap_now_and_then(self, lease: database.Lease) -> None:
         """See to it that those live whose trials are running."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,9 @@ class Listener(Protocol):
 
     def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
         """Take note of a trial that has just been stored."""
+
+    def standing(self, n_workers: int, n_by_failure: Mapping[str, int]) -> None:
+        """Take note of how many workers of the study live, and of its failed trials by reason."""
 
 
 @dataclass(frozen=True, slots=True)
