@@ -37,8 +37,7 @@ def finish(request: SearchRequest, workers: list[ForkServerProcess]) -> None:
     check(request, workers)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("sampler", ["mfas", "random"])
+@pytest.mark.parametrize(("kind", "sampler"), [("sqlite", "mfas"), ("postgresql", "random")])
 def test_random_kills(kind: str, sampler: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Three workers, of which one after the other is killed at a random moment and replaced."""
     rng = random.Random(0)
@@ -101,8 +100,7 @@ def test_a_paused_worker_delays_nobody_and_drops_its_results(tmp_path: Path, req
     assert {trial.number: (trial.state, trial.values) for trial in stored_trials(search.storage_url)} == before
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("sampler", ["mfas", "random"])
+@pytest.mark.parametrize(("kind", "sampler"), [("sqlite", "random"), ("postgresql", "mfas")])
 def test_a_budget_that_many_workers_want_at_once_is_exact(
     kind: str, sampler: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
