@@ -63,8 +63,7 @@ def trials_of_the_dead(storage_url: str, study_name: str) -> OnDeath:
         try:
             with database.clear_errors(storage_url):
                 database.check_exists(storage_url)
-                opened = database.open_storage(storage_url)
-                opened.patience = database.Patience(_PATIENCE_S)
+                opened = database.open_storage(storage_url, database.Patience(_PATIENCE_S))
                 if study_name not in optuna.get_all_study_names(opened):
                     return 0
                 database.fail_trials_of(opened, study_name, database.worker_of(pid), why)

@@ -28,7 +28,7 @@ from sqlalchemy import Connection, orm
 
 from mfas_optuna.storage.patience import Patience
 
-IDLE_LIMIT_S = 60
+IDLE_LIMIT_S = 20
 """After so long without a word PostgreSQL ends a transaction, and with it the locks of a worker that stands still."""
 
 _Row = dict[str, Any]

@@ -128,7 +128,7 @@ def _joined(request: SearchRequest, listener: Listener) -> Iterator[_Joined]:
     check_home(request.home)
     choose_device(request.device)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # The listener says what a user wants to know.
-    opened = database.open_storage(request.storage_url)
+    opened = database.open_storage(request.storage_url, database.Patience(request.patience_s))
     with (
         database.clear_errors(request.storage_url),
         Interrupts() as interrupts,

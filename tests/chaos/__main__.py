@@ -53,7 +53,7 @@ def kills(server: PostgresServer, wanted: int, rng: random.Random) -> Counter[st
             workers = [start_worker(search) for _ in range(N_WORKERS)]
             n_killed = 0
             while all(worker.exitcode is None for worker in workers) and total["faults"] + n_killed < wanted:
-                time.sleep(rng.uniform(0.02, 0.4))
+                time.sleep(rng.uniform(0.02, 0.8))
                 index = rng.randrange(N_WORKERS)
                 if workers[index].exitcode is None:
                     workers[index].kill()

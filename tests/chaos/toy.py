@@ -71,7 +71,7 @@ def run_worker(request: SearchRequest, failpoint: str = "") -> None:
     """Work on a search until it is over: what a worker's child process does after its preparation."""
     os.environ["MFAS_FAILPOINT"] = failpoint
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    opened = database.open_storage(request.storage_url)
+    opened = database.open_storage(request.storage_url, database.Patience(request.patience_s))
     with (
         Interrupts() as interrupts,
         database.WorkerLock(request.home, request.storage_url, NAME) as lock,
@@ -103,8 +103,7 @@ def start_worker(request: SearchRequest, failpoint: str = "") -> ForkServerProce
 
 def stored_trials(url: str) -> list[FrozenTrial]:
     """Return the trials as the database has them now."""
-    opened = database.open_storage(url)
-    opened.patience = database.Patience(60)
+    opened = database.open_storage(url, database.Patience(60))
     try:
         return database.load_study(opened, NAME).get_trials()
     finally:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from mfas_optuna.storage import Patience, is_away, patience
+from mfas_optuna.storage import Patience, is_away, opening, patience
 
 
 def of_driver(kind: type[sqlalchemy.exc.DBAPIError], orig: Exception) -> sqlalchemy.exc.DBAPIError:
@@ -117,3 +117,21 @@ def test_of_nested_work_the_outermost_is_repeated(clock: list[float]) -> None:
 
     assert waiter.run(outer) == "done"
     assert seen == ["outer"] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("consuming input failed: server closed the connection unexpectedly", True),
+        ("terminating connection due to administrator command", True),
+        ("connection failed: FATAL:  the database system is starting up", True),
+        ("connection failed: FATAL:  the database system is shutting down", True),
+        ('connection failed: FATAL:  password authentication failed for user "me"', False),
+        ("connection failed: Connection refused", False),
+        ("connection timeout expired", False),
+        ("[Errno -2] Name or service not known", False),
+    ],
+)
+def test_who_starts_waits_only_for_a_database_that_has_answered(text: str, expected: bool) -> None:
+    error = of_driver(sqlalchemy.exc.OperationalError, psycopg.OperationalError(text))
+    assert opening._has_answered(error) is expected
