@@ -2,12 +2,13 @@
 # make test:   every check and test
 # make hub:    the sampler as a package for OptunaHub, under build/optunahub
 # make bench:  what the program costs, each ratio beside its target (minutes; on a machine that does nothing else)
+# make chaos:  workers killed and servers restarted, many times (an hour; MFAS_CHAOS_KILLS and others say how often)
 # make table:  samplers compared on the tabulated benchmark (minutes)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: search test bench table hub check install clean
+.PHONY: search test chaos bench table hub check install clean
 
 search: $(VENV)/.installed
 	$(BIN)/mfas-optuna search --study digits
@@ -18,6 +19,9 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+chaos: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks

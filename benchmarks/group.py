@@ -110,16 +110,16 @@ def measure(
         request = SearchRequest(spec, "group", Path(folder), url, None, "cpu", "", joint)
         made = make_sampler(spec)
         pruner = optuna.pruners.NopPruner()
-        study, _ = database.create_study(
-            database.open_storage(url), "group", sampler=made, pruner=pruner, metric="accuracy"
-        )
+        opened = database.open_storage(url)
+        study, _ = database.create_study(opened, "group", sampler=made, pruner=pruner, metric="accuracy")
         with database.WorkerLock(Path(folder), url, "group") as lock, contextlib.ExitStack() as patches:
-            worker = Worker(request, study, made, Prepared(features, "", {}, "", {}), Silent(), interrupts, lock)
+            prepared = Prepared(features, "", {}, "", {})
+            worker = Worker(request, study, made, prepared, Silent(), interrupts, lock, opened)
             for owner, name in ((Worker, "_ask"), (Worker, "_run_group"), (objective, "train_jointly"),
                                 (FolderBlobStore, "put_all"), (objective.TrialRunner, "run"),
                                 *((TPESampler, name) for name in TPE_SAMPLING)):  # fmt: skip
                 patches.enter_context(_timed(owner, name, seconds))
-            patches.enter_context(_timed_context(objective, "batch", seconds))
+            patches.enter_context(_timed_context(objective, "reports", seconds))
             started = time.perf_counter()
             worker.run()
             everything = time.perf_counter() - started
@@ -133,8 +133,8 @@ def measure(
         joint=joint,
         ask_s=seconds["_ask"] - surrogate,
         surrogate_s=surrogate,
-        train_s=seconds["train_jointly"] - seconds["batch"],
-        report_s=seconds["batch"],
+        train_s=seconds["train_jointly"] - seconds["reports"],
+        report_s=seconds["reports"],
         weights_s=seconds["put_all"],
         tell_s=seconds["_run_group"] - seconds["run"],
         all_s=everything,

@@ -18,7 +18,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,6 +75,9 @@ class Silent:
         """Ignore it."""
 
     def progress(self, what: str, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def standing(self, n_workers: int, n_by_failure: Mapping[str, int]) -> None:
         """Ignore it."""
 
     def trial_ended(self, study: optuna.Study, trial: optuna.trial.FrozenTrial, n: int, n_planned: int) -> None:

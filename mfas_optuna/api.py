@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -45,6 +45,9 @@ class _Logged:
 
     def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
         _log.info("%d of %d: trial %d %s %s", n_finished, n_planned, trial.number, trial.state.name, trial.value)
+
+    def standing(self, n_workers: int, n_by_failure: Mapping[str, int]) -> None:
+        _log.debug("%d workers; failed trials: %s", n_workers, dict(n_by_failure) or "none")
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,14 @@ class StorageError(MfasError, RuntimeError):
     """The study database cannot be opened, reached or written."""
 
 
+class ReportFormatError(MfasError, ValueError):
+    """The name of a report's file does not say what it is to be written as."""
+
+
+class PictureError(MfasError, ValueError):
+    """A picture cannot be made of what was given."""
+
+
 class HomeError(MfasError, OSError):
     """The home folder (`MFAS_HOME`) cannot be created or written."""
 

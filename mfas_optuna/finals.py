@@ -157,6 +157,19 @@ def final_name(study_name: str) -> str:
     return study_name + SUFFIX
 
 
+def of_search(study: optuna.Study) -> optuna.Study | None:
+    """Return the study of final trainings of a search, from the same storage; None where there is none.
+
+    A study of final trainings is its own.
+    """
+    if read_settings(study) is not None:
+        return study
+    name = final_name(study.study_name)
+    if name not in optuna.get_all_study_names(study._storage):
+        return None
+    return optuna.load_study(study_name=name, storage=study._storage)
+
+
 def add(study: optuna.Study, training: FinalTraining, result: FinalResult, title: str) -> None:
     """Store a final training as a finished trial.
 

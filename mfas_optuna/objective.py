@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from mfas_optuna import trials as records
 from mfas_optuna.errors import MfasError
+from mfas_optuna.failpoints import reach
 from mfas_optuna.features.cache import FeatureSet
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.memory import free_bytes
@@ -27,7 +28,7 @@ from mfas_optuna.registry.lineage import LayerRecord, Order, rounds, versions, w
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.space import Architecture
 from mfas_optuna.spec import StudySpec
-from mfas_optuna.storage import batch, is_database_error
+from mfas_optuna.storage import is_database_error, reports
 from mfas_optuna.training.brief import BriefData, BriefResult, Member, group_bytes, train_jointly
 from mfas_optuna.trials import LayerWeights, TrialRecord
 
@@ -301,6 +302,7 @@ class TrialRunner:
         seconds = (time.perf_counter() - started) / len(members)
         states = [state for result in results if isinstance(result, BriefResult) for state in result.layer_states]
         published = iter(self._store.put_all([encode_layer(state) for state in states]))
+        reach("after publish")
         return [
             result
             if isinstance(result, Exception)
@@ -331,7 +333,7 @@ class TrialRunner:
         @contextlib.contextmanager
         def reporting() -> Iterator[None]:
             self._progress(what, next(epochs), self._spec.training.epochs)
-            with interruptible(False), batch(study, [member.trial for member in members], creates=False):
+            with interruptible(False), reports(study, [member.trial for member in members]):
                 yield
 
         rows = torch.Generator().manual_seed(seed_from(self._spec.search.seed, "rows", *members[0].place.rows))

@@ -18,8 +18,11 @@ from typing import Any, Literal, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-FailureReason = Literal["diverged", "out_of_memory", "error", "given_back"]
-"""Why a trial failed; a trial that was found dead has no reason."""
+FailureReason = Literal["diverged", "out_of_memory", "error", "given_back", "worker_died"]
+"""Why a trial failed; a trial that was found dead has no reason, or `worker_died` when it is known what ended it."""
+
+LOST: tuple[FailureReason | None, ...] = (None, "given_back", "worker_died")
+"""Reasons that say nothing against the network: its trial ended with its worker, or was given back."""
 
 RECORD_VERSION = 1
 
@@ -281,9 +284,9 @@ def read_failure(system_attrs: Mapping[str, Any]) -> FailureReason | None:
     return system_attrs.get(_FAILURE)
 
 
-def write_worker(study: optuna.Study, trial: optuna.Trial, worker: WorkerIdentity) -> None:
-    """Record which process runs a trial."""
-    _set_system(study, trial._trial_id, _WORKER, {"version": RECORD_VERSION, **asdict(worker)})
+def worker_attribute(worker: WorkerIdentity) -> tuple[str, dict[str, Any]]:
+    """Return key and value of the system attribute that says which process runs a trial."""
+    return _WORKER, {"version": RECORD_VERSION, **asdict(worker)}
 
 
 def read_worker(system_attrs: Mapping[str, Any]) -> WorkerIdentity | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Optional
+import sys
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from mfas_optuna import __version__
-from mfas_optuna.cli import data, final, own, report, upkeep
+from mfas_optuna.cli import data, final, own, report, supervisor, upkeep
 from mfas_optuna.cli import export as exporting
 from mfas_optuna.cli.options import (
     DataRoot,
@@ -22,10 +24,14 @@ from mfas_optuna.cli.options import (
     Seed,
     Storage,
     Study,
+    Trials,
     Weights,
+    Workers,
     clear_errors,
+    names_of,
     request_of,
     specs,
+    worker_arguments,
 )
 
 app = typer.Typer(
@@ -75,26 +81,38 @@ def search(
     storage: Storage = None,
     sampler: Sampler = None,
     mode: Mode = None,
-    trials: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--trials", min=1, help="Finished trials after which the search ends \\[default: its schedule]."),
-    ] = None,
+    trials: Trials = None,
     seed: Seed = None,
     device: Device = "auto",
     joint: Joint = None,
     weights: Weights = None,
     data_root: DataRoot = None,
+    workers: Workers = None,
     as_json: Json = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Time a few trials, print what the search would take, and write nothing.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search a study, or go on with it where it stopped; print its best networks."""
+    """Search a study, or go on with it where it stopped; print its best networks.
+
+    The same command in several terminals, or on several machines with one PostgreSQL, shares the work.
+    """
     with clear_errors():
+        from mfas_optuna import spec as settings
+
+        n_workers = settings.n_workers(workers)
+        url, in_database = names_of(
+            study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, trials=trials
+        )
+        on_death = supervisor.trials_of_the_dead(url, in_database)
+        if n_workers == 1 and not dry_run and not supervisor.is_child():
+            raise typer.Exit(supervisor.Supervisor(sys.argv[1:], 1, on_death, _say).wait())
+
         from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
+        from mfas_optuna.errors import Interrupted
 
         request = request_of(
             study,
@@ -113,10 +131,72 @@ def search(
             output.print_estimate(worker.dry_run(request), as_json=as_json)
             return
         with make_view(quiet=quiet) as view:
-            outcome = worker.search(request, view)
+
+            def work(look: Callable[[], None]) -> None:
+                same = worker_arguments(
+                    study=study, name=name, storage=storage, sampler=sampler, mode=mode, trials=trials, seed=seed,
+                    device=device, joint=joint, weights=weights, data_root=data_root,
+                )  # fmt: skip
+                team = supervisor.Supervisor(["worker", "--quiet", *same], n_workers, on_death, view.say)
+                code = team.wait(meanwhile=look)
+                if team.stopped_by is not None:
+                    raise Interrupted(team.stopped_by)
+                if code:
+                    raise typer.Exit(code)
+
+            outcome = worker.search(request, view) if n_workers == 1 else worker.lead(request, view, work)
         output.print_outcome(request, outcome, as_json=as_json)
         if not (as_json or quiet):
             typer.echo(f"Next: mfas-optuna train --study {study}, then baselines and report.", err=True)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@app.command("worker")
+def work(
+    study: Study,
+    name: Name = None,
+    storage: Storage = None,
+    sampler: Sampler = None,
+    mode: Mode = None,
+    trials: Trials = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    joint: Joint = None,
+    weights: Weights = None,
+    data_root: DataRoot = None,
+    quiet: Quiet = False,
+) -> None:
+    """Join a study's search as one worker, for schedulers: plain lines on standard error, no result."""
+    with clear_errors():
+        url, in_database = names_of(
+            study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed, trials=trials
+        )
+        if not supervisor.is_child():
+            on_death = supervisor.trials_of_the_dead(url, in_database)
+            raise typer.Exit(supervisor.Supervisor(sys.argv[1:], 1, on_death, _say).wait())
+
+        from mfas_optuna import worker
+        from mfas_optuna.cli.view import PlainView, QuietView
+
+        request = request_of(
+            study,
+            name=name,
+            storage=storage,
+            sampler=sampler,
+            mode=mode,
+            trials=trials,
+            seed=seed,
+            device=device,
+            data_root=data_root,
+            joint=joint,
+            weights=weights,
+        )
+        outcome = worker.search(request, QuietView() if quiet else PlainView())
+        if not quiet:
+            _say(f"Study {request.study_name}: {outcome.n_finished} trials")
 
 
 @app.command()

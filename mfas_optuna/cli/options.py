@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from mfas_optuna.cli.supervisor import is_one_of_several
+
 if TYPE_CHECKING:
     from mfas_optuna.spec import StudySpec
     from mfas_optuna.worker import SearchRequest
@@ -43,6 +45,14 @@ Joint = Annotated[
         help="Networks trained at once at most: a number, or auto: a step's, 1 with tpe \\[default: MFAS_JOINT, auto].",
     ),
 ]
+Workers = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--workers", min=1, help="Workers on this machine, each a process \\[default: MFAS_WORKERS, 1]."),
+]
+Trials = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--trials", min=1, help="Finished trials after which the search ends \\[default: its schedule]."),
+]
 DataRoot = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--data-root", help="Folder of raw data \\[default: MFAS_DATA]."),
@@ -63,7 +73,8 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        typer.echo("Stopped. The same command goes on from here.", err=True)
+        if not is_one_of_several():
+            typer.echo("Stopped. The same command goes on from here.", err=True)
         raise typer.Exit(stop.exit_code) from stop
     except KeyboardInterrupt as stop:
         typer.echo("Stopped.", err=True)
@@ -95,6 +106,30 @@ def specs(
     path = find_study(study)
     in_file = load_spec(path)
     return path.stem, in_file, in_file.with_search(sampler=sampler, mode=mode, seed=seed, n_trials=trials)
+
+
+def names_of(
+    study: str,
+    *,
+    name: str | None,
+    storage: str | None,
+    sampler: str | None,
+    mode: str | None,
+    seed: int | None,
+    trials: int | None,
+) -> tuple[str, str]:
+    """Return the database's URL and the study's name in it, without importing what is heavy."""
+    from mfas_optuna import spec as settings
+
+    stem, in_file, resolved = specs(study, sampler, mode, seed, trials)
+    url = settings.storage_url(storage, resolved, settings.home_folder())
+    return url, settings.check_study_name(name or resolved.default_study_name(stem, in_file))
+
+
+def worker_arguments(**options: str | int | Path | None) -> list[str]:
+    """Return options that were given as a command line's arguments."""
+    given = ((f"--{key.replace('_', '-')}", value) for key, value in options.items() if value is not None)
+    return [part for option, value in given for part in (option, str(value))]
 
 
 def request_of(

@@ -173,6 +173,10 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
                 "warnings": status.warnings,
                 "stand_in": status.stand_in,
                 "data_card": status.card,
+                "workers": [
+                    {"host": of.worker.host, "pid": of.worker.pid, "last_beat_s": round(of.age_s, 1)}
+                    for of in status.workers
+                ],
                 "test_reads": [asdict(entry) for entry in status.ledger],
             }
         )
@@ -189,6 +193,10 @@ def print_status(status: StudyStatus, *, as_json: bool) -> None:
         console.print(Text(_alone(modality, record.get("task"), status.metric, **scores)))
     counts = ", ".join(f"{count} {name}" for name, count in status.n_by_state.items())
     console.print(Text(f"Trials: {counts or 'none yet'}"))
+    if status.workers:
+        console.print(Text(f"Workers: {len(status.workers)}"))
+        for of in status.workers:
+            console.print(Text(f"  {of.worker.host}, process {of.worker.pid}, last sign of life {of.age_s:.0f} s ago"))
     for reason, count in status.n_by_failure.items():
         console.print(Text(f"  failed, {reason}: {count}"))
     if status.steps:

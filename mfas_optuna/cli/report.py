@@ -17,12 +17,24 @@ if TYPE_CHECKING:
     from mfas_optuna.report import StudyResults
 
 WIDTH_IN_A_FILE = 100
+SUFFIXES = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".json": "json",
+    ".csv": "csv",
+    ".txt": "text",
+    "": "text",
+}
+"""What a file of this name is, where no format is given."""
 
 
 class ReportFormat(StrEnum):
     """What a report is written as."""
 
     TEXT = "text"
+    HTML = "html"
     MARKDOWN = "markdown"
     JSON = "json"
     CSV = "csv"
@@ -33,11 +45,21 @@ def report(
     name: Name = None,
     storage: Storage = None,
     form: Annotated[
-        ReportFormat, typer.Option("--format", "-f", help="csv: one row for each method, step and seed.")
-    ] = ReportFormat.TEXT,
+        Optional[ReportFormat],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option(
+            "--format",
+            "-f",
+            help="html: one page with all pictures; csv: one row for each method, step and seed \\[default: by the "
+            "suffix of --output, text without].",
+        ),
+    ] = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
+        Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="File to write \\[default: standard output]."),
+    ] = None,
+    png: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--png", help="Folder to write each figure to as well, as PNG; networks as SVG. Needs Chromium."),
     ] = None,
 ) -> None:
     """Say whether the search was worth it: best networks, methods with intervals, times, readings of the test split.
@@ -47,19 +69,45 @@ def report(
     with clear_errors():
         from mfas_optuna.report import collect
 
+        form = form or _format_of(output)
         request = request_of(study, name=name, storage=storage)
         arguments = f"--study {shlex.quote(study)}" + ("" if name is None else f" --name {shlex.quote(name)}")
         results = collect(request.storage_url, request.study_name, request.spec, arguments)
+        if png is not None:
+            from mfas_optuna.report import html, judge
+
+            written = html.save(html.picture(request.storage_url, results, judge(results)), png)
+            typer.echo(f"Wrote {len(written)} pictures to {png}.", err=True)
         if output is None:
-            _print(results, form)
+            _print(results, form, request.storage_url)
         else:
-            _write(output, _rendered(results, form))
+            _write(output, _rendered(results, form, request.storage_url))
             typer.echo(f"Wrote {output}.", err=True)
 
 
-def _print(results: StudyResults, form: ReportFormat) -> None:
+def _format_of(output: Path | None) -> ReportFormat:
+    """Return the format that a file's name asks for; text without a suffix, and on standard output.
+
+    Raises:
+        ReportFormatError: The name asks for none.
+    """
+    if output is None:
+        return ReportFormat.TEXT
+    known = SUFFIXES.get(output.suffix.lower())
+    if known is None:
+        from mfas_optuna.errors import ReportFormatError
+
+        raise ReportFormatError(
+            f"--output {output}: expected a name that ends in {', '.join(filter(None, SUFFIXES))}, found "
+            f"{output.suffix!r}. "
+            "Rename it, or name the format with --format."
+        )
+    return ReportFormat(known)
+
+
+def _print(results: StudyResults, form: ReportFormat, storage_url: str) -> None:
     if form is not ReportFormat.TEXT:
-        sys.stdout.write(_rendered(results, form))
+        sys.stdout.write(_rendered(results, form, storage_url))
         return
     from mfas_optuna.report import document, judge
     from mfas_optuna.report.text import render
@@ -67,7 +115,7 @@ def _print(results: StudyResults, form: ReportFormat) -> None:
     render(document(results, judge(results)))
 
 
-def _rendered(results: StudyResults, form: ReportFormat) -> str:
+def _rendered(results: StudyResults, form: ReportFormat, storage_url: str) -> str:
     import io
 
     from mfas_optuna.report import document, judge, markdown, render_csv, render_json, text
@@ -75,6 +123,10 @@ def _rendered(results: StudyResults, form: ReportFormat) -> str:
     if form is ReportFormat.CSV:
         return render_csv(results)
     verdict = judge(results)
+    if form is ReportFormat.HTML:
+        from mfas_optuna.report import html
+
+        return html.render(results, verdict, html.picture(storage_url, results, verdict))
     if form is ReportFormat.JSON:
         return render_json(results, verdict)
     if form is ReportFormat.MARKDOWN:

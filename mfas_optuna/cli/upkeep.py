@@ -37,8 +37,11 @@ def fsck(
     ] = None,
     seed: Seed = None,
     grace: Annotated[
-        float, typer.Option("--grace", min=0, help="Seconds of silence after which a worker is taken for dead.")
-    ] = 60.0,
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--grace", min=0, help="Seconds of silence after which a worker is taken for dead \\[default: its own]."
+        ),
+    ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Put back weights of which this machine has a copy; change nothing else.")
     ] = False,

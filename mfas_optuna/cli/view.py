@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -35,10 +35,11 @@ class TrialNews:
         self.best_architecture = ""
         self.n_finished = 0
         self.n_planned = 0
-        self.n_failed = 0
         self.iteration: int | None = None
         self.depth: int | None = None
         self.temperature: float | None = None
+        self.n_workers = 1
+        self.n_by_failure: dict[str, int] = {}
         self._ended: deque[float] = deque(maxlen=30)
 
     def begin(self) -> None:
@@ -50,7 +51,6 @@ class TrialNews:
         """Take note of a trial that ended."""
         self._ended.append(time.monotonic())
         self.n_finished, self.n_planned = n_finished, n_planned
-        self.n_failed += trial.state.name == "FAIL"
         self.iteration = trial.user_attrs.get(records.ITERATION)
         self.depth = trial.params.get("depth")
         self.temperature = trial.user_attrs.get(records.TEMPERATURE)
@@ -60,6 +60,10 @@ class TrialNews:
                 self.best, self.best_architecture = best[0].score, best[0].architecture
         elif trial.state.name == "COMPLETE" and trial.value is not None and trial.value > self.best:
             self.best, self.best_architecture = trial.value, trial.user_attrs.get(records.ARCHITECTURE, "")
+
+    def stand(self, n_workers: int, n_by_failure: Mapping[str, int]) -> None:
+        """Take note of how the whole study stands."""
+        self.n_workers, self.n_by_failure = n_workers, dict(n_by_failure)
 
     @property
     def per_minute(self) -> float | None:
@@ -84,6 +88,7 @@ class TrialNews:
             ("best", "-" if self.best is None else f"{self.best:.4f}"),
             ("trials/min", "-" if pace is None else f"{pace:.0f}"),
             ("left", "-" if left is None else clock(left)),
+            *([("workers", str(self.n_workers))] if self.n_workers > 1 else []),
         ]
 
 
@@ -117,9 +122,16 @@ class PlainView:
         notation = trial.user_attrs.get(records.ARCHITECTURE, "")
         print(f"{n_finished}/{n_planned}  {score}  {notation}  | {standing}", file=sys.stderr, flush=True)
 
+    def standing(self, n_workers: int, n_by_failure: Mapping[str, int]) -> None:
+        """Keep it for the next trial's line."""
+        self._news.stand(n_workers, n_by_failure)
+
 
 class QuietView:
     """Shows nothing."""
+
+    def standing(self, n_workers: int, n_by_failure: Mapping[str, int]) -> None:
+        """Ignore it."""
 
     def say(self, text: str) -> None:
         """Ignore it."""
@@ -157,6 +169,10 @@ class LiveView:
         self._work = None
         self._news.add(study, trial, n_finished, n_planned)
 
+    def standing(self, n_workers: int, n_by_failure: Mapping[str, int]) -> None:
+        """Draw how many workers live and why trials failed."""
+        self._news.stand(n_workers, n_by_failure)
+
     def _draw(self) -> Group:
         lines: list[Text | Table | ProgressBar] = []
         if self._work is not None:
@@ -172,8 +188,9 @@ class LiveView:
                 lines.append(
                     Text("best network ", style="dim").append(self._news.best_architecture, style="bold green")
                 )
-            if self._news.n_failed:
-                lines.append(Text(f"failed trials {self._news.n_failed}", style="yellow"))
+            if self._news.n_by_failure:
+                reasons = ", ".join(f"{reason} {count}" for reason, count in self._news.n_by_failure.items())
+                lines.append(Text(f"failed trials: {reasons}", style="yellow"))
         return Group(*lines)
 
 

@@ -242,7 +242,8 @@ class _Writing:
             rounds=rounds,
         )
         outputs = _OUTPUTS[kind].format(n=features.target.n_outputs)
-        title = f"Study {self._request.study_name}: {head_label(self._settings.as_record())}"
+        label = head_label(self._settings.as_record())
+        title = f"Study {self._request.study_name}: {self._chosen.title}, {label}"
         source = write_source(
             title=title,
             inputs=inputs,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mfas_optuna import finals
@@ -227,56 +228,61 @@ def collect(storage_url: str, study_name: str, spec: StudySpec, arguments: str) 
     with database.clear_errors(storage_url):
         database.check_exists(storage_url)
         storage = database.open_storage(storage_url)
-        study = database.load_study(storage, study_name)
-        settings = records.read_scientific(study)
-        if settings is None:
-            raise StorageError(f"Study {study_name!r} in this database was not begun by mfas-optuna.")
-        _check_dataset(study_name, settings, spec)
-        ours = _search(study, settings["search"]["sampler"], spec.search.n_finalists, None)
-        if not ours.best:
-            raise StorageError(
-                f"Study {study_name!r}: expected a complete trial to report, found none. Run "
-                f"`mfas-optuna search {arguments}`, or `mfas-optuna status {arguments}` to see why trials failed."
-            )
-        names = set(optuna.get_all_study_names(storage))
-        searches, warnings = [ours], []
-        for sampler in SEARCH_TITLES:
-            name = f"{study_name}-{sampler}"
-            if sampler != ours.sampler and name in names:
-                other = database.load_study(storage, name)
-                changed = _changed(other, settings)
-                if changed:
-                    warnings.append(f"study {name} is left out, since it was begun with other settings: {changed}")
-                else:
-                    searches.append(_search(other, sampler, spec.search.n_finalists, ours.n_finished))
-        ledger = [LedgerEntry(study_name, entry) for entry in finals.read_ledger(study)]
-        methods: tuple[MethodResult, ...] = ()
-        trainings: list[Final] = []
-        final_name = finals.final_name(study_name)
-        if final_name in names:
-            final = database.load_study(storage, final_name)
-            trainings = finals.read(final)
-            methods = _methods(final, trainings)
-            ledger += [LedgerEntry(final_name, entry) for entry in finals.read_ledger(final)]
-        return StudyResults(
-            study_name=study_name,
-            arguments=arguments,
-            dataset=spec.dataset.name,
-            metric=settings["objective"]["metric"] or spec.metric,
-            card=_in_short(records.read_card(study)),
-            stand_in=records.read_stand_in(study),
-            settings=settings,
-            n_planned=None if any(differences(settings, spec.scientific())) else spec.n_trials_planned(),
-            backbones=records.read_backbones(study) or {},
-            searches=tuple(searches),
-            methods=methods,
-            training_s=_seconds(trainings),
-            final_hardware=tuple(
-                dict.fromkeys(f"{final.result.torch_version}, {final.result.device}" for final in trainings)
-            ),
-            ledger=tuple(sorted(ledger, key=lambda read: read.entry.time)),
-            warnings=tuple(warnings),
+        return collect_from(storage, database.load_study(storage, study_name), spec, arguments)
+
+
+def collect_from(storage: BaseStorage, study: optuna.Study, spec: StudySpec, arguments: str) -> StudyResults:
+    """Read what is stored of a study; as `collect`, from a study and the storage that it is in."""
+    study_name = study.study_name
+    settings = records.read_scientific(study)
+    if settings is None:
+        raise StorageError(f"Study {study_name!r} in this database was not begun by mfas-optuna.")
+    _check_dataset(study_name, settings, spec)
+    ours = _search(study, settings["search"]["sampler"], spec.search.n_finalists, None)
+    if not ours.best:
+        raise StorageError(
+            f"Study {study_name!r}: expected a complete trial to report, found none. Run "
+            f"`mfas-optuna search {arguments}`, or `mfas-optuna status {arguments}` to see why trials failed."
         )
+    names = set(optuna.get_all_study_names(storage))
+    searches, warnings = [ours], []
+    for sampler in SEARCH_TITLES:
+        name = f"{study_name}-{sampler}"
+        if sampler != ours.sampler and name in names:
+            other = optuna.load_study(study_name=name, storage=storage)
+            changed = _changed(other, settings)
+            if changed:
+                warnings.append(f"study {name} is left out, since it was begun with other settings: {changed}")
+            else:
+                searches.append(_search(other, sampler, spec.search.n_finalists, ours.n_finished))
+    ledger = [LedgerEntry(study_name, entry) for entry in finals.read_ledger(study)]
+    methods: tuple[MethodResult, ...] = ()
+    trainings: list[Final] = []
+    final_name = finals.final_name(study_name)
+    if final_name in names:
+        final = optuna.load_study(study_name=final_name, storage=storage)
+        trainings = finals.read(final)
+        methods = _methods(final, trainings)
+        ledger += [LedgerEntry(final_name, entry) for entry in finals.read_ledger(final)]
+    return StudyResults(
+        study_name=study_name,
+        arguments=arguments,
+        dataset=spec.dataset.name,
+        metric=settings["objective"]["metric"] or spec.metric,
+        card=_in_short(records.read_card(study)),
+        stand_in=records.read_stand_in(study),
+        settings=settings,
+        n_planned=None if any(differences(settings, spec.scientific())) else spec.n_trials_planned(),
+        backbones=records.read_backbones(study) or {},
+        searches=tuple(searches),
+        methods=methods,
+        training_s=_seconds(trainings),
+        final_hardware=tuple(
+            dict.fromkeys(f"{final.result.torch_version}, {final.result.device}" for final in trainings)
+        ),
+        ledger=tuple(sorted(ledger, key=lambda read: read.entry.time)),
+        warnings=tuple(warnings),
+    )
 
 
 def _check_dataset(study_name: str, settings: Mapping[str, Any], spec: StudySpec) -> None:

@@ -60,22 +60,17 @@ class Document:
 
 def document(results: StudyResults, verdict: Verdict) -> Document:
     """Return the report for people; every text of it is free of control characters."""
-    made = [searches_table(results)]
+    made: list[Table | None] = [searches_table(results)]
     if results.methods:
         made += [methods_table(results), choices_table(results)]
-    made += [settings_table(results), times_table(results)]
-    if results.ledger:
-        made.append(ledger_table(results))
-    quoted = quoted_table(results)
-    if quoted is not None:
-        made.append(quoted)
+    made += [settings_table(results), times_table(results), ledger_table(results), quoted_table(results)]
     return Document(
-        title=_printable(f"Report of study {results.study_name}"),
-        stand_in=_printable(results.stand_in),
-        header=tuple((name, _printable(text)) for name, text in _header(results)),
-        verdict=_printable(verdict.sentence),
-        notes=tuple(_printable(note) for note in (*verdict.notes, *(f"Warning: {text}." for text in results.warnings))),
-        tables=tuple(_clean(table) for table in made),
+        title=printable(f"Report of study {results.study_name}"),
+        stand_in=printable(results.stand_in),
+        header=tuple((name, printable(text)) for name, text in _header(results)),
+        verdict=printable(verdict.sentence),
+        notes=tuple(printable(note) for note in (*verdict.notes, *(f"Warning: {text}." for text in results.warnings))),
+        tables=tuple(clean(table) for table in made if table is not None),
     )
 
 
@@ -222,8 +217,10 @@ def times_table(results: StudyResults) -> Table:
     )
 
 
-def ledger_table(results: StudyResults) -> Table:
-    """Return how often the test split was read, by purpose."""
+def ledger_table(results: StudyResults) -> Table | None:
+    """Return how often the test split was read, by purpose; None where it never was."""
+    if not results.ledger:
+        return None
     counted = Counter((read.study_name, read.entry.purpose) for read in results.ledger)
     last = {(read.study_name, read.entry.purpose): read.entry.time for read in results.ledger}
     rows = [
@@ -305,16 +302,17 @@ def recipe_of(step: StepResult) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in step.recipe.items() if value)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text on one line and without control characters, which names in a database could bring."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def _clean(table: Table) -> Table:
+def clean(table: Table) -> Table:
+    """Return a table whose every text is on one line and free of control characters."""
     return Table(
-        _printable(table.title),
-        tuple(_printable(heading) for heading in table.headings),
+        printable(table.title),
+        tuple(printable(heading) for heading in table.headings),
         table.numbers,
-        tuple(tuple(_printable(cell) for cell in row) for row in table.rows),
-        tuple(_printable(note) for note in table.notes),
+        tuple(tuple(printable(cell) for cell in row) for row in table.rows),
+        tuple(printable(note) for note in table.notes),
     )

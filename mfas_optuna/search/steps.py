@@ -165,7 +165,8 @@ class StepRecord:
         if trial.state == "failed":
             if trial.failure == "given_back":
                 return
-            counts = self.reaped_failures if trial.failure is None else self.recorded_failures
+            is_reaped = trial.failure in (None, "worker_died")
+            counts = self.reaped_failures if is_reaped else self.recorded_failures
             counts[trial.network] = counts.get(trial.network, 0) + 1
             return
         self.networks.add(trial.network)

@@ -26,10 +26,13 @@ from mfas_optuna.spec.files import find_study, load_spec, study_files, study_fol
 from mfas_optuna.spec.final import FinalSettings, Recipe, UnfrozenSettings
 from mfas_optuna.spec.fingerprint import differences, fingerprint
 from mfas_optuna.spec.operational import (
+    beat_s,
     check_study_name,
     data_root,
+    grace_s,
     home_folder,
     joint,
+    n_workers,
     storage_url,
     weights_location,
 )
@@ -75,14 +78,17 @@ __all__ = [
     "UnfrozenSettings",
     "UnimodalTraining",
     "VggSettings",
+    "beat_s",
     "check_study_name",
     "data_root",
     "differences",
     "find_study",
     "fingerprint",
+    "grace_s",
     "home_folder",
     "joint",
     "load_spec",
+    "n_workers",
     "storage_url",
     "study_files",
     "study_folders",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -68,6 +69,56 @@ def data_root(option: Path | None, environment: Mapping[str, str] | None = None)
     if option is not None:
         return option
     return Path(values["MFAS_DATA"]) if values.get("MFAS_DATA") else None
+
+
+def n_workers(option: int | None, environment: Mapping[str, str] | None = None) -> int:
+    """Return how many workers this machine runs: `--workers`, MFAS_WORKERS, or 1.
+
+    Raises:
+        SpecError: MFAS_WORKERS is no number from 1.
+    """
+    values = os.environ if environment is None else environment
+    if option is not None:
+        return option
+    text = values.get("MFAS_WORKERS") or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise SpecError([f"MFAS_WORKERS: expected a number from 1, found {text!r}."])
+    return int(text)
+
+
+def beat_s(environment: Mapping[str, str] | None = None) -> float:
+    """Return after how many seconds a worker writes again that it lives: MFAS_BEAT, or 5.
+
+    Raises:
+        SpecError: It is no number above 0.
+    """
+    return _seconds("MFAS_BEAT", 5.0, environment)
+
+
+def grace_s(environment: Mapping[str, str] | None = None) -> float:
+    """Return after how many seconds without a sign of life a worker is taken for dead: MFAS_GRACE, or 60.
+
+    Raises:
+        SpecError: It is no number above 0, or less than five times MFAS_BEAT.
+    """
+    grace, beat = _seconds("MFAS_GRACE", 60.0, environment), beat_s(environment)
+    if grace < 5 * beat:
+        raise SpecError(
+            [f"MFAS_GRACE: expected at least five times MFAS_BEAT ({beat:g} s), found {grace:g}. Raise it."]
+        )
+    return grace
+
+
+def _seconds(name: str, default: float, environment: Mapping[str, str] | None) -> float:
+    values = os.environ if environment is None else environment
+    text = values.get(name) or str(default)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise SpecError([f"{name}: expected a number of seconds above 0, found {text!r}."])
+    return seconds
 
 
 def joint(option: str | None, environment: Mapping[str, str] | None = None) -> int | None:

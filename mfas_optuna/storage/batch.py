@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import threading
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy
@@ -25,10 +26,13 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, orm
 
-IDLE_LIMIT_S = 60
+from mfas_optuna.storage.patience import Patience
+
+IDLE_LIMIT_S = 20
 """After so long without a word PostgreSQL ends a transaction, and with it the locks of a worker that stands still."""
 
 _Row = dict[str, Any]
+_Result = TypeVar("_Result")
 
 
 class BatchStorage(RDBStorage):
@@ -41,6 +45,10 @@ class BatchStorage(RDBStorage):
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
         super().__init__(url, engine_kwargs=engine_kwargs)
+        self.stamp: tuple[str, Any] | None = None
+        """A system attribute that every trial begun here gets in the same transaction: it says who runs it."""
+        self.patience = Patience()
+        """How long each operation outside a batch waits for a database that is away; by itself not at all."""
         self._join_sessions()
 
     def _join_sessions(self) -> None:
@@ -48,10 +56,11 @@ class BatchStorage(RDBStorage):
         self.scoped_session = _SessionsOfThreads(self._batches, self.scoped_session)  # type: ignore[assignment]  # is called and removed, no more
 
     def __getstate__(self) -> dict[Any, Any]:
-        return {key: value for key, value in super().__getstate__().items() if key != "_batches"}
+        return {key: value for key, value in super().__getstate__().items() if key not in ("_batches", "patience")}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
+        self.patience = Patience()
         self._join_sessions()
 
     @contextlib.contextmanager
@@ -86,6 +95,35 @@ class BatchStorage(RDBStorage):
         finally:
             self._batches.pop(thread, None)
 
+    @contextlib.contextmanager
+    def reports(self, study_id: int, trial_ids: Collection[int]) -> Iterator[None]:
+        """Collect attributes and intermediate values of running trials, and write all of them at the end.
+
+        Unlike a batch this opens no transaction before its end, and its end waits for a database that is away. What
+        is written to a trial that another process has ended meanwhile is dropped.
+
+        Args:
+            study_id: The study.
+            trial_ids: The trials; they are read together.
+
+        Raises:
+            optuna.exceptions.StorageInternalError: The database failed; nothing was written.
+            RuntimeError: This thread is in a batch already.
+        """
+        thread = threading.get_ident()
+        if thread in self._batches:
+            raise RuntimeError("Expected no batch within a batch. End the outer one first.")
+        reports = _Reports(self)
+        self._batches[thread] = reports
+        try:
+            reports.read(study_id, trial_ids)
+            yield
+            self.patience.run(reports.commit)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise optuna.exceptions.StorageInternalError("A batch of reports failed as a whole.") from error
+        finally:
+            self._batches.pop(thread, None)
+
     def _batch(self) -> _Batch | None:
         return self._batches.get(threading.get_ident())
 
@@ -100,6 +138,9 @@ class BatchStorage(RDBStorage):
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         batch = self._batch()
+        if batch is None and self.stamp is not None and template_trial is None:
+            with self.batch(study_id):
+                return self._create_new_trial(study_id)
         if batch is None:
             return super()._create_new_trial(study_id, template_trial)
         if template_trial is not None:
@@ -167,12 +208,17 @@ class BatchStorage(RDBStorage):
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         """End a trial, or begin a waiting one."""
         batch = self._batch()
+        if batch is None and self.stamp is not None and state == TrialState.RUNNING:
+            with self.batch(-1, creates=False):
+                return self.set_trial_state_values(trial_id, state)
         if batch is None:
             return super().set_trial_state_values(trial_id, state, values)
         trial = batch.writable(trial_id)
         if not state.is_finished() or trial.state != TrialState.RUNNING or trial.values is not None:
             done = super().set_trial_state_values(trial_id, state, values)
             batch.forget(trial_id)
+            if done and self.stamp is not None and state == TrialState.RUNNING:
+                self.set_trial_system_attr(trial_id, *self.stamp)
             return done
         for objective, value in enumerate(values or ()):
             stored, kind = models.TrialValueModel.value_to_stored_repr(value)
@@ -212,17 +258,44 @@ class BatchStorage(RDBStorage):
 
     def read_trials(self, study_id: int, included: set[int], after: int) -> list[FrozenTrial]:
         """Return trials as the database has them: those with ids above `after` and those included."""
-        return super()._get_trials(study_id, None, included, after)
+        return self._read(lambda: RDBStorage._get_trials(self, study_id, None, included, after))
 
     def read_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial as the database has it."""
-        return super().get_trial(trial_id)
+        return self._read(lambda: RDBStorage.get_trial(self, trial_id))
+
+    def _read(self, read: Callable[[], _Result]) -> _Result:
+        """Read past a batch's memory; what is part of a transaction cannot be repeated alone."""
+        return self.patience.run(read) if isinstance(self._batch(), _Reports) else read()
+
+
+def _patient(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an operation of the storage wait for a database that is away, outside a batch."""
+
+    @functools.wraps(operation)
+    def patient(self: BatchStorage, *arguments: Any, **named: Any) -> Any:
+        if self._batch() is not None:  # A lost connection ends its transaction: it is for the caller to repeat it.
+            return operation(self, *arguments, **named)
+        return self.patience.run(lambda: operation(self, *arguments, **named))
+
+    return patient
+
+
+# Each is a transaction of its own, and can be done twice: a trial that was created twice is found by `Worker`.
+for _name in (
+    "create_new_study", "set_study_user_attr", "set_study_system_attr", "get_study_id_from_name",
+    "get_study_name_from_id", "get_study_directions", "get_study_user_attrs", "get_study_system_attrs",
+    "get_all_studies", "create_new_trial", "_create_new_trial", "set_trial_param", "_set_trial_param",
+    "get_trial_id_from_study_id_trial_number", "get_trial_number_from_id", "get_trial_param", "get_best_trial",
+    "_get_best_trial_id", "set_trial_state_values", "set_trial_intermediate_value", "set_trial_user_attr",
+    "set_trial_system_attr", "get_trial", "get_trial_user_attrs", "get_trial_system_attrs", "get_all_trials",
+    "_get_trials",
+):  # fmt: skip
+    setattr(BatchStorage, _name, _patient(getattr(BatchStorage, _name)))
 
 
 @contextlib.contextmanager
-def batch(
-    study: optuna.Study, trials: Sequence[optuna.Trial | FrozenTrial] = (), *, creates: bool = True
-) -> Iterator[None]:
+def batch(study: optuna.Study, trials: Sequence[optuna.Trial | FrozenTrial] = ()) -> Iterator[None]:
     """Do everything within that concerns the study's trials as one transaction, where its storage can.
 
     Any other storage of Optuna's does each thing by itself. See `BatchStorage.batch`.
@@ -230,15 +303,34 @@ def batch(
     Args:
         study: The study.
         trials: Those of its trials that will be written.
-        creates: Whether trials are created: then nobody else creates any meanwhile.
     """
+    with _joined(study, lambda storage: storage.batch(study._study_id, [trial._trial_id for trial in trials])):
+        yield
+
+
+@contextlib.contextmanager
+def reports(study: optuna.Study, trials: Sequence[optuna.Trial]) -> Iterator[None]:
+    """Write what is reported of running trials within at once, where their storage can. See `BatchStorage.reports`.
+
+    Args:
+        study: The study.
+        trials: The trials.
+    """
+    with _joined(study, lambda storage: storage.reports(study._study_id, [trial._trial_id for trial in trials])):
+        yield
+
+
+@contextlib.contextmanager
+def _joined(
+    study: optuna.Study, begin: Callable[[BatchStorage], contextlib.AbstractContextManager[None]]
+) -> Iterator[None]:
     cached = study._storage
     backend = getattr(cached, "_backend", None)
     if not isinstance(backend, BatchStorage):
         yield
         return
     try:
-        with backend.batch(study._study_id, [trial._trial_id for trial in trials], creates=creates):
+        with begin(backend):
             yield
     except BaseException:
         if isinstance(cached, _CachedStorage):
@@ -261,10 +353,10 @@ def _forget_trials(cached: _CachedStorage, study_id: int) -> None:
 class _Batch:
     """One transaction: what it has read, and what it has yet to write."""
 
-    def __init__(self, storage: BatchStorage, connection: Connection) -> None:
+    def __init__(self, storage: BatchStorage, connection: Connection | None) -> None:
         self._storage = storage
-        self._connection = connection
-        self.session = _JoinedSession(connection)
+        self._connection_now = connection
+        self.session = None if connection is None else _JoinedSession(connection)
         self._trials: dict[int, FrozenTrial] = {}  # As the transaction sees them; replaced, never changed in place.
         self._known_after: dict[int, int] = {}  # For a study: all its trials with ids above this are known.
         self._of_study: dict[int, set[int]] = {}
@@ -274,15 +366,24 @@ class _Batch:
         self._updates: dict[Any, dict[tuple[Any, ...], tuple[_Row, _Row]]] = {}
         self._ended: list[_Row] = []
 
+    @property
+    def _connection(self) -> Connection:
+        if self._connection_now is None:
+            raise RuntimeError("Expected only reports of running trials here. Use a batch for the rest.")
+        return self._connection_now
+
     def begin(self, study_id: int, creates: bool) -> None:
         """Begin the transaction; when it may create trials of the study, so that nobody else does."""
+        self._begin_transaction()
+        if creates:
+            self._lock_study(study_id)
+
+    def _begin_transaction(self) -> None:
         name = self._connection.dialect.name
         if name == "sqlite":
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
         elif name == "postgresql":  # A worker that is stopped within must not keep the others for ever.
             self._connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_LIMIT_S}s'")
-        if creates:
-            self._lock_study(study_id)
 
     def _lock_study(self, study_id: int) -> bool:
         """Keep others from creating trials of a study until the end; return whether there is such a study."""
@@ -295,6 +396,10 @@ class _Batch:
             return
         lock = sqlalchemy.select(models.TrialModel.trial_id).where(models.TrialModel.trial_id.in_(trial_ids))
         self._connection.execute(lock.order_by(models.TrialModel.trial_id).with_for_update())
+        self.read(study_id, trial_ids)
+
+    def read(self, study_id: int, trial_ids: Collection[int]) -> None:
+        """Read trials that will be written."""
         self._locked.update(trial_ids)
         for trial in self._storage.read_trials(study_id, set(trial_ids), max(trial_ids)):
             self._trials[trial._trial_id] = trial
@@ -365,7 +470,9 @@ class _Batch:
         self._trials[trial_id] = trial
         self._of_study.setdefault(study_id, set()).add(trial_id)
         self._locked.add(trial_id)
-        return _copy(trial)
+        if self._storage.stamp is not None:
+            self._storage.set_trial_system_attr(trial_id, *self._storage.stamp)
+        return _copy(self._trials[trial_id])
 
     def writable(self, trial_id: int) -> FrozenTrial:
         """Return a trial to be changed: a copy that stands for it from now on, safe from other processes.
@@ -411,7 +518,8 @@ class _Batch:
     def flush(self) -> None:
         """Send everything that was written to the database; it is not committed yet."""
         for model, rows in self._inserts.items():
-            self._connection.execute(model.__table__.insert(), list(rows.values()))
+            if rows:
+                self._connection.execute(model.__table__.insert(), list(rows.values()))
         for model, changes in self._updates.items():
             for key, values in changes.values():
                 table = model.__table__
@@ -424,6 +532,57 @@ class _Batch:
         self._inserts, self._updates, self._ended = {}, {}, []
 
 
+class _Reports(_Batch):
+    """What is reported of running trials: kept in memory, and written in one short transaction at the end."""
+
+    def __init__(self, storage: BatchStorage) -> None:
+        super().__init__(storage, None)
+        self._n_attempts = 0
+
+    def commit(self) -> None:
+        """Write everything; may be called again when it failed."""
+        self._n_attempts += 1
+        inserts, updates = self._inserts, self._updates
+        if not inserts and not updates:
+            return
+        try:
+            with self._storage.engine.connect() as connection:
+                self._connection_now = connection
+                self._begin_transaction()
+                written = {place[0] for rows in inserts.values() for place in rows}
+                written |= {place[0] for changes in updates.values() for place in changes}
+                running = self._lock_running(written)
+                self._inserts = {model: _of(rows, running) for model, rows in inserts.items()}
+                self._updates = {model: _of(rows, running) for model, rows in updates.items()}
+                if self._n_attempts > 1:  # The attempt before may have been committed all the same.
+                    self._delete_inserted()
+                self.flush()
+                connection.commit()
+        except BaseException:
+            self._inserts, self._updates = inserts, updates
+            raise
+        finally:
+            self._connection_now = None
+
+    def _lock_running(self, trial_ids: Collection[int]) -> set[int]:
+        trial = models.TrialModel
+        query = sqlalchemy.select(trial.trial_id).where(
+            trial.trial_id.in_(trial_ids), trial.state == TrialState.RUNNING
+        )
+        return set(self._connection.execute(query.order_by(trial.trial_id).with_for_update()).scalars())
+
+    def _delete_inserted(self) -> None:
+        for model, rows in self._inserts.items():
+            table = model.__table__
+            keys = ("trial_id", "step") if model is models.TrialIntermediateValueModel else ("trial_id", "key")
+            for row in rows.values():
+                self._connection.execute(table.delete().where(*(table.c[key] == row[key] for key in keys)))
+
+
+def _of(rows: dict[tuple[Any, ...], Any], trial_ids: set[int]) -> dict[tuple[Any, ...], Any]:
+    return {place: row for place, row in rows.items() if place[0] in trial_ids}
+
+
 class _SessionsOfThreads:
     """Stands for RDBStorage's source of sessions: a thread in a batch gets its transaction's, others their own."""
 
@@ -433,7 +592,7 @@ class _SessionsOfThreads:
 
     def __call__(self) -> orm.Session:
         batch = self._batches.get(threading.get_ident())
-        if batch is None:
+        if batch is None or batch.session is None:
             session: orm.Session = self._plain()
             return session
         batch.flush()  # Whoever asks for a session is about to read or write past the batch's memory.

@@ -18,13 +18,25 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from mfas_optuna.errors import StorageError
+from mfas_optuna.storage import leases
 from mfas_optuna.storage.batch import BatchStorage
+from mfas_optuna.storage.patience import Patience, is_away
 
 _Result = TypeVar("_Result")
 
 SQLITE_TIMEOUT_S = 60
-CONNECT_TIMEOUT_S = 10
 CREATION_ATTEMPTS = 8
+_NO_ANSWER = ("connection failed", "connection is bad", "connection timeout", "[Errno")
+"""How psycopg's errors begin when there is no connection at all; they bear no code."""
+_ABOUT_TO_ANSWER = ("the database system is starting up", "the database system is shutting down")
+POSTGRES_ARGUMENTS = {
+    "connect_timeout": 10,  # Seconds.
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # Milliseconds; without it what was sent is waited for a quarter of an hour.
+}
 
 
 def masked(url: str) -> str:
@@ -36,11 +48,15 @@ def masked(url: str) -> str:
         return f"{scheme}://…" if separator else url
 
 
-def open_storage(url: str) -> BatchStorage:
+def open_storage(url: str, patience: Patience | None = None) -> BatchStorage:
     """Open the database, creating its tables when there are none.
 
     SQLite is switched to write-ahead logging (for good) with synchronous NORMAL: safe when processes are killed; a
     power cut can lose the last moments. Other databases get connections that are checked before use.
+
+    Args:
+        url: The database.
+        patience: How long the storage waits for a database that is away, here once it has answered; None: not at all.
 
     Raises:
         StorageError: The URL is not valid, its driver is missing, or the database cannot be reached or written.
@@ -50,13 +66,20 @@ def open_storage(url: str) -> BatchStorage:
         arguments: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
         _prepare_sqlite(parsed)
     else:
-        arguments = {"pool_pre_ping": True}
-        if parsed.get_backend_name() == "postgresql":
-            arguments["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S, "keepalives_idle": 30}
-    storage = _with_retries(lambda: BatchStorage(url, engine_kwargs=arguments), url)
+        arguments = {"pool_pre_ping": True}  # A connection that a restart has cut is noticed before it is used.
+        arguments["connect_args"] = dict(POSTGRES_ARGUMENTS)
+    storage = _with_retries(lambda: _create(url, arguments), url, patience or Patience())
+    if patience is not None:
+        storage.patience = patience
     if parsed.get_backend_name() == "sqlite":
         event.listen(storage.engine, "connect", _set_synchronous_normal)
         storage.engine.dispose()
+    return storage
+
+
+def _create(url: str, arguments: dict[str, Any]) -> BatchStorage:
+    storage = BatchStorage(url, engine_kwargs=arguments)
+    leases.metadata.create_all(storage.engine)
     return storage
 
 
@@ -81,6 +104,11 @@ def _parse(url: str) -> URL:
         raise StorageError(
             f"{masked(url)}: not a database URL. Write sqlite:///path/to/file.db or postgresql+psycopg://user@host/name."
         ) from error
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StorageError(
+            f"{masked(url)}: expected SQLite or PostgreSQL, found {parsed.get_backend_name()}. Write "
+            "sqlite:///path/to/file.db or postgresql+psycopg://user@host/name."
+        )
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise StorageError(f"{masked(url)}: a study needs a database file. Write sqlite:///path/to/file.db.")
     return parsed
@@ -120,23 +148,50 @@ def _set_synchronous_normal(connection: sqlite3.Connection, _record: object) -> 
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def _with_retries(create: Callable[[], _Result], url: str) -> _Result:
+def _with_retries(create: Callable[[], _Result], url: str, patience: Patience) -> _Result:
+    """Return what `create` returns; wait for a database that goes away meanwhile, but not for one that never answered.
+
+    Raises:
+        StorageError: The database cannot be reached or used.
+    """
+    try:
+        try:
+            return _through_races(create)
+        except DBAPIError as error:
+            if not _has_answered(error):
+                raise
+            return patience.run(lambda: _through_races(create))
+    except (ImportError, ModuleNotFoundError) as error:
+        raise StorageError(f"{masked(url)}: the database's driver is missing: {error}. Install it.") from error
+    except RuntimeError as error:  # Optuna: the tables are of another version.
+        raise StorageError(f"{masked(url)}: {error}") from error
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        text = str(getattr(cause, "orig", cause)).strip().splitlines()[0]
+        raise StorageError(
+            f"{masked(url)}: the study database cannot be reached: {text}. "
+            "Is it running, and are the host, port, user and password right?"
+        ) from error
+
+
+def _has_answered(error: DBAPIError) -> bool:
+    """Return whether there is a database, which has just gone away or is about to be there."""
+    text = str(error.orig)
+    if any(words in text for words in _ABOUT_TO_ANSWER):
+        return True
+    return is_away(error) and not text.startswith(_NO_ANSWER)
+
+
+def _through_races(create: Callable[[], _Result]) -> _Result:
     """Call `create` until it works: several workers that start at once race for the creation of tables."""
     for attempt in range(CREATION_ATTEMPTS):
         try:
             return create()
-        except (ImportError, ModuleNotFoundError) as error:
-            raise StorageError(f"{masked(url)}: the database's driver is missing: {error}. Install it.") from error
-        except RuntimeError as error:  # Optuna: the tables are of another version.
-            raise StorageError(f"{masked(url)}: {error}") from error
         except SQLAlchemyError as error:
-            text = str(getattr(error, "orig", error)).strip().splitlines()[0]
-            is_race = (isinstance(error, DBAPIError) and "exist" in text.lower()) or "unique" in text.lower()
+            text = str(getattr(error, "orig", error)).lower()
+            is_race = (isinstance(error, DBAPIError) and "exist" in text) or "unique" in text
             if attempt + 1 == CREATION_ATTEMPTS or not is_race:
-                raise StorageError(
-                    f"{masked(url)}: the study database cannot be reached: {text}. "
-                    "Is it running, and are the host, port, user and password right?"
-                ) from error
+                raise
             time.sleep(0.1 * 2**attempt)
     raise AssertionError("unreachable")
 
@@ -154,12 +209,14 @@ def create_study(
         study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize", sampler=sampler, pruner=pruner
         )
+        is_new = True
     except optuna.exceptions.DuplicatedStudyError:
-        return optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner), False
+        study, is_new = optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner), False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([metric])
-    return study, True
+        if is_new or study.metric_names is None:  # Whoever created it may have died before this.
+            study.set_metric_names([metric])
+    return study, is_new
 
 
 def load_study(storage: RDBStorage, name: str) -> optuna.Study:

@@ -7,30 +7,33 @@ import hashlib
 import logging
 import os
 import socket
-from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from mfas_optuna import trials as records
+from mfas_optuna.failpoints import reach
 from mfas_optuna.storage.batch import batch
+from mfas_optuna.storage.leases import GRACE_S, LeasedWorker, forget_worker, read_leases, read_now
 from mfas_optuna.trials import WorkerIdentity
 
 _log = logging.getLogger(__name__)
 
-UNRECORDED_GRACE_S = 60
-"""A worker records itself with a trial right after asking for it, which takes a second or so when it leads a step."""
-
 
 def this_worker() -> WorkerIdentity:
     """Return the identity of this process."""
+    return worker_of(os.getpid())
+
+
+def worker_of(pid: int) -> WorkerIdentity:
+    """Return the identity of a process of this host, which must be there still, if only as a zombie."""
     return WorkerIdentity(
-        host=socket.gethostname(), boot_id=_boot_id(), pid=os.getpid(), process_start=_process_start(os.getpid()) or 0
+        host=socket.gethostname(), boot_id=_boot_id(), pid=pid, process_start=_process_start(pid) or 0
     )
 
 
@@ -48,6 +51,11 @@ def is_dead(worker: WorkerIdentity) -> bool:
         pass
     started = _process_start(worker.pid)
     return _is_zombie(worker.pid) or (started is not None and started != worker.process_start)
+
+
+def living(storage: RDBStorage, study_id: int) -> list[LeasedWorker]:
+    """Return the workers of a study that live, as far as their leases and this host can tell."""
+    return [lease for lease in read_leases(storage, study_id) if not (lease.is_stale or is_dead(lease.worker))]
 
 
 def _boot_id() -> str:
@@ -136,40 +144,84 @@ def is_one_host(url: str) -> bool:
     return make_url(url).get_backend_name() == "sqlite"
 
 
-def reap_dead(storage: BaseStorage, name: str, *, is_alone: bool) -> list[int]:
-    """Fail the running trials whose processes have ended, without a reason, so that the search takes them up again.
+def reap_dead(
+    storage: RDBStorage, name: str, *, is_alone: bool, grace_s: float = GRACE_S, by_lease: bool = False
+) -> list[int]:
+    """Fail the running trials whose workers have ended, without a reason, so that the search takes them up again.
 
-    A trial that recorded its process is judged by it. When nobody else can be at work on the study, trials of other
-    hosts (a container's name changes with each start) and those that recorded no process are dead too; otherwise one
-    that recorded none within a minute is.
+    A worker is dead when its process has ended, as far as this host can tell, or when its lease is older than its
+    grace. When nobody else can be at work on the study, workers of other hosts (a container's name changes with each
+    start) are dead too, and so are trials that recorded none; otherwise one that recorded none within a grace is.
 
     Args:
         storage: The opened database.
         name: The study's name.
         is_alone: Whether no other worker of the study can live anywhere.
+        grace_s: Seconds, by the database's clock, after which a trial whose worker is not known or never took a lease
+            is dead.
+        by_lease: Whether the age of leases means anything here now; see `Lease.can_judge`.
 
     Returns:
         Numbers of the trials that were failed.
     """
     study = optuna.load_study(storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler())
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if not running:
+        return []
+    leases = {lease.worker: lease for lease in read_leases(storage, study._study_id)}
+    now = read_now(storage)
+
+    def is_left(trial: FrozenTrial) -> bool:
+        worker = records.read_worker(trial.system_attrs)
+        # Optuna stores the local time of whoever asked; it is given back in this host's.
+        age_s = 0.0 if trial.datetime_start is None else now - trial.datetime_start.timestamp()
+        if worker is None:
+            return is_alone or age_s > grace_s
+        if is_dead(worker) or (is_alone and worker.host != socket.gethostname()):
+            return True
+        lease = leases.get(worker)
+        return by_lease and (age_s > grace_s if lease is None else lease.is_stale)
+
     reaped = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_left(trial, is_alone):
-            with batch(
-                study, [trial]
-            ):  # What was enqueued is enqueued again by whoever ends the trial, and by nobody else.
-                if records.is_running(study, trial):
-                    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-                    records.enqueue_again(study, trial.system_attrs)
+    for trial in running:
+        if is_left(trial) and _fail(study, trial):
             reaped.append(trial.number)
     if reaped:
         _log.info("Trials %s were left running by a worker that ended; their networks will be tried again.", reaped)
     return reaped
 
 
-def _is_left(trial: FrozenTrial, is_alone: bool) -> bool:
-    worker = records.read_worker(trial.system_attrs)
-    if worker is None:
-        age = datetime.now() - (trial.datetime_start or datetime.now())
-        return is_alone or age > timedelta(seconds=UNRECORDED_GRACE_S)
-    return is_dead(worker) or (is_alone and worker.host != socket.gethostname())
+def fail_trials_of(storage: RDBStorage, name: str, worker: WorkerIdentity, why: str) -> list[int]:
+    """Fail the running trials of a worker that is known to have died, with the reason, and delete its lease.
+
+    Args:
+        storage: The opened database.
+        name: The study's name.
+        worker: Who died.
+        why: What ended it, such as a signal's name.
+
+    Returns:
+        Numbers of the trials that were failed.
+    """
+    study = optuna.load_study(storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler())
+    failed = [
+        trial.number
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if records.read_worker(trial.system_attrs) == worker and _fail(study, trial, why)
+    ]
+    forget_worker(storage, study._study_id, worker)
+    return failed
+
+
+def _fail(study: optuna.Study, trial: FrozenTrial, why: str | None = None) -> bool:
+    """Fail a running trial of a dead worker; return False when it is not running any more."""
+    # What was enqueued is enqueued again by whoever ends the trial, and by nobody else.
+    with batch(study, [trial]):
+        if not records.is_running(study, trial):
+            return False
+        if why is not None:
+            records.write_failure(study, trial, "worker_died", why)
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        reach("between fail and redo")
+        records.enqueue_again(study, trial.system_attrs)
+        return True

@@ -5,7 +5,7 @@ from mfas_optuna.worker.data import build_data, check_data, make_data, taps_of_f
 from mfas_optuna.worker.estimate import Estimate, dry_run
 from mfas_optuna.worker.final import FinalOutcome, FinalRequest, MethodOutcome, baselines, train
 from mfas_optuna.worker.request import DataReport, Listener, SearchOutcome, SearchRequest
-from mfas_optuna.worker.search import prepare, search
+from mfas_optuna.worker.search import lead, prepare, search
 from mfas_optuna.worker.status import StepStatus, StudyStatus, status
 from mfas_optuna.worker.upkeep import FsckOutcome, GcOutcome, collect_garbage, fsck
 
@@ -28,6 +28,7 @@ __all__ = [
     "collect_garbage",
     "dry_run",
     "fsck",
+    "lead",
     "make_data",
     "prepare",
     "search",

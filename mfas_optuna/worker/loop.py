@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 import time
 from collections.abc import Sequence
 
@@ -16,12 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.errors import MfasError, SearchFailedError, TrainingDiverged
+from mfas_optuna.failpoints import reach
 from mfas_optuna.objective import Outcome, TrialResult, TrialRunner, is_out_of_memory
 from mfas_optuna.prepare import Prepared, blob_store
 from mfas_optuna.search.sampler import MFASSampler
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.request import Listener, SearchRequest, choose_device
+from mfas_optuna.worker.watch import count_failures
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +69,12 @@ class Worker:
         listener: Listener,
         interrupts: Interrupts,
         lock: database.WorkerLock,
+        opened: database.BatchStorage,
     ) -> None:
         self._request = request
+        self._opened = opened
+        self._n_waits = opened.patience.n_waits
+        self._may_have_lost_trials = False
         self._lock = lock
         self._reap_at = time.monotonic()
         self._study = study
@@ -85,43 +92,88 @@ class Worker:
         )
 
     def run(self) -> None:
+        """Work until the study is over; meanwhile others see by a lease that this worker lives."""
         n_planned = self._request.spec.n_trials_planned()
         self._listener.say(f"Search: {n_planned} trials")
+        self._opened.stamp = records.worker_attribute(self._identity)
         started = time.perf_counter()
-        n_failed_in_a_row = 0
+        lease = database.Lease(
+            self._opened,
+            self._study._study_id,
+            self._identity,
+            beat_s=self._request.beat_s,
+            grace_s=self._request.grace_s,
+            patience=self._opened.patience,
+        )
         try:
-            while not is_over(self._study, self._request.spec):
-                self._interrupts.check()
-                size = self._joint_size()
-                if size == 0:
-                    self._reap_now_and_then()
-                    time.sleep(_POLL_S)
-                    continue
-                ended = self._run_group(self._ask(size))
-                n_finished = n_finished_trials(self._study) - sum(_is_finished(trial) for trial in ended)
-                for trial in ended:
-                    n_finished += _is_finished(trial)
-                    n_failed_in_a_row = n_failed_in_a_row + 1 if trial.state == TrialState.FAIL else 0
-                    self._listener.trial_ended(self._study, trial, n_finished, n_planned)
-                    if n_failed_in_a_row >= MAX_FAILURES_IN_A_ROW:
-                        message = trial.user_attrs.get(records.FAILURE_MESSAGE, "no reason was recorded")
-                        raise SearchFailedError(
-                            f"{n_failed_in_a_row} trials failed in a row; the last because: {message}"
-                        )
+            with lease:
+                self._work(lease, n_planned)
         finally:
+            error = sys.exception()
             # An error of the database that ends the loop must not be replaced by one from here.
-            with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
-                records.add_timing(self._study, "search", time.perf_counter() - started)
+            if error is None or not database.is_database_error(error):
+                with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                    records.add_timing(self._study, "search", time.perf_counter() - started)
 
-    def _reap_now_and_then(self) -> None:
-        """While there is nothing to do but wait for others' trials: see to it that those others live."""
+    def _work(self, lease: database.Lease, n_planned: int) -> None:
+        n_failed_in_a_row = 0
+        while not is_over(self._study, self._request.spec):
+            self._interrupts.check()
+            self._reap_now_and_then(lease)
+            self._give_back_lost()
+            size = self._joint_size()
+            if size == 0:
+                time.sleep(_POLL_S)
+                continue
+            trials = self._ask(size)
+            reach("after ask")
+            ended = self._run_group(trials)
+            self._tell_standing()
+            n_finished = n_finished_trials(self._study) - sum(_is_finished(trial) for trial in ended)
+            for trial in ended:
+                n_finished += _is_finished(trial)
+                n_failed_in_a_row = n_failed_in_a_row + 1 if trial.state == TrialState.FAIL else 0
+                self._listener.trial_ended(self._study, trial, n_finished, n_planned)
+                if n_failed_in_a_row >= MAX_FAILURES_IN_A_ROW:
+                    message = trial.user_attrs.get(records.FAILURE_MESSAGE, "no reason was recorded")
+                    raise SearchFailedError(f"{n_failed_in_a_row} trials failed in a row; the last because: {message}")
+
+    def _tell_standing(self) -> None:
+        n_workers = len(self._opened.patience.run(self._living))
+        self._listener.standing(n_workers, count_failures(self._study.get_trials(deepcopy=False)))
+
+    def _reap_now_and_then(self, lease: database.Lease) -> None:
+        """See to it that those live whose trials are running."""
         if time.monotonic() < self._reap_at:
             return
         self._reap_at = time.monotonic() + _REAP_EVERY_S
         is_alone = nobody_else(self._request, self._lock.is_alone_now())
-        reaped = database.reap_dead(self._study._storage, self._request.study_name, is_alone=is_alone)
+        reaped = self._opened.patience.run(
+            lambda: database.reap_dead(
+                self._opened,
+                self._request.study_name,
+                is_alone=is_alone,
+                grace_s=self._request.grace_s,
+                by_lease=lease.can_judge(),
+            )
+        )
         if reaped:
             self._listener.say(f"Taking over {len(reaped)} trials of a worker that ended")
+
+    def _give_back_lost(self) -> None:
+        """Give back trials that were begun while the database went away, of which this worker knows nothing."""
+        n_waits = self._opened.patience.n_waits
+        if not self._may_have_lost_trials and n_waits == self._n_waits:
+            return
+
+        def give_back() -> None:
+            running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            ours = [trial for trial in running if records.read_worker(trial.system_attrs) == self._identity]
+            with database.batch(self._study, ours):
+                self._give_back(ours, "the database went away while it was begun")
+
+        self._opened.patience.run(give_back)
+        self._may_have_lost_trials, self._n_waits = False, n_waits
 
     # Asking.
 
@@ -144,11 +196,11 @@ class Worker:
         """Return how many of the free trials are this worker's when each that lives takes as many."""
         if n_free == 0 or nobody_else(self._request, self._lock.is_alone_now()):
             return n_free
-        trials = self._study.get_trials(deepcopy=False)
-        newest = trials[-2 * self._request.spec.search.samples_per_step :]
-        found = {records.read_worker(trial.system_attrs) for trial in newest}
-        others = {worker for worker in found if worker is not None and not database.is_dead(worker)}
+        others = {lease.worker for lease in self._opened.patience.run(self._living)}
         return math.ceil(n_free / len(others | {self._identity}))
+
+    def _living(self) -> list[database.LeasedWorker]:
+        return database.living(self._opened, self._study._study_id)
 
     def _ask(self, size: int) -> list[optuna.Trial]:
         """Ask for trials of one step, and record who runs them; fewer than `size` when others were quicker.
@@ -165,23 +217,24 @@ class Worker:
             return []
         except BaseException as error:
             if not database.is_database_error(error):
-                with database.batch(self._study, [first]):
-                    self._give_back([first], str(error) or "the worker ended")
-            raise
+                self._give_back_in_batch([first], error)
+                raise
+            if not database.is_away(error):
+                raise
+            self._may_have_lost_trials = True  # Whatever was begun; once the database is back, it is asked anew.
+            return []
 
     def _ask_further(self, first: optuna.Trial, size: int) -> list[optuna.Trial]:
         study = self._study
-        records.write_worker(study, first, self._identity)
         proposal = records.read_proposal(records.system_attributes(study, records.trial_id_of(first)))
         limit = self._budget()
         is_surplus = proposal is not None and proposal.is_surplus
-        if is_surplus or (limit is not None and self._n_open(before=first.number) >= limit):
+        if is_surplus or (limit is not None and self._n_admitted() >= limit):
             self._give_back([first], "another worker took the last place before")
             return []
         trials = [first]
         while len(trials) < size and self._is_next_of(proposal) and (limit is None or self._n_open() < limit):
             trials.append(study.ask())
-            records.write_worker(study, trials[-1], self._identity)
         return [trial for trial in trials if self._is_suggested(trial)]
 
     def _is_suggested(self, trial: optuna.Trial) -> bool:
@@ -199,11 +252,21 @@ class Worker:
         spec = self._request.spec
         return spec.search.n_trials if isinstance(self._sampler, MFASSampler) else spec.n_trials_planned()
 
-    def _n_open(self, before: int | None = None) -> int:
-        """Return how many trials are running or did not fail, or how many of those with smaller numbers than one."""
+    def _n_open(self) -> int:
+        """Return how many trials are running or did not fail."""
         return sum(
             trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-            and (before is None or trial.number < before)
+            for trial in self._study.get_trials(deepcopy=False)
+        )
+
+    def _n_admitted(self) -> int:
+        """Return how many trials are certain of their place in the budget: finished ones, and running with parameters.
+
+        A trial gets its parameters in the batch that admits it, and one batch comes after the other. Its number says
+        nothing: that of a trial which was enqueued is older than it.
+        """
+        return sum(
+            _is_finished(trial) or (trial.state == TrialState.RUNNING and bool(trial.params))
             for trial in self._study.get_trials(deepcopy=False)
         )
 
@@ -230,15 +293,28 @@ class Worker:
             outcomes = self._runner.run(self._study, trials, self._interrupts.immediate)
             ended = {trial.number for trial, _ in outcomes}
             untouched = [trial for trial in trials if trial.number not in ended]
-            with database.batch(self._study, trials):
-                told = self._tell_all(outcomes)
-                self._give_back(untouched, "a network before it in its step failed and comes first")
+
+            def tell() -> list[FrozenTrial]:
+                reach("before tell")
+                with database.batch(self._study, trials):
+                    told = self._tell_all(outcomes)
+                    self._give_back(untouched, "a network before it in its step failed and comes first")
+                    reach("before commit")
+                reach("after commit")
+                return told
+
+            return self._opened.patience.run(tell)
         except BaseException as error:  # Interrupted among them; what concerns one trial alone is an outcome.
             if not database.is_database_error(error):
-                with database.batch(self._study, trials):
-                    self._give_back(trials, str(error) or "the worker ended")
+                self._give_back_in_batch(trials, error)
             raise
-        return told
+
+    def _give_back_in_batch(self, trials: Sequence[optuna.Trial], error: BaseException) -> None:
+        def give_back() -> None:
+            with database.batch(self._study, trials):
+                self._give_back(trials, str(error) or "the worker ended")
+
+        self._opened.patience.run(give_back)
 
     def _tell_all(self, outcomes: Sequence[tuple[optuna.Trial, Outcome]]) -> list[FrozenTrial]:
         """Store what became of trials; leave out those that another worker took for dead and ended."""
@@ -264,7 +340,9 @@ class Worker:
             if not isinstance(outcome, lost):
                 return self._tell_outcome(trial, outcome)
         except lost:
-            pass
+            stored = self._study._storage.get_trial(records.trial_id_of(trial))
+            if stored.state != TrialState.FAIL or records.read_failure(stored.system_attrs) is not None:
+                return stored  # Told before the connection was lost: nobody else gives a trial a result or a reason.
         _log.warning("Trial %d was ended by another worker, which took this one for dead.", trial.number)
         return None
 
@@ -282,16 +360,19 @@ class Worker:
             raise outcome
         return self._tell_failure(trial, "error", f"{type(outcome).__name__}: {outcome}")
 
-    def _give_back(self, trials: Sequence[optuna.Trial], why: str) -> None:
+    def _give_back(self, trials: Sequence[optuna.Trial | FrozenTrial], why: str) -> None:
         for trial in trials:
             self._tell_failure(trial, "given_back", why)
 
-    def _tell_failure(self, trial: optuna.Trial, reason: records.FailureReason, message: str) -> FrozenTrial:
+    def _tell_failure(
+        self, trial: optuna.Trial | FrozenTrial, reason: records.FailureReason, message: str
+    ) -> FrozenTrial:
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             records.write_failure(self._study, trial, reason, message)
             if reason == "given_back":
                 records.enqueue_again(self._study, records.system_attributes(self._study, records.trial_id_of(trial)))
-        return self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        asked = trial if isinstance(trial, optuna.Trial) else trial.number
+        return self._study.tell(asked, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def joint_size(request: SearchRequest) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from mfas_optuna import spec as settings
 from mfas_optuna.datasets import Problem
 from mfas_optuna.errors import DeviceError
 from mfas_optuna.spec import StudySpec
+from mfas_optuna.storage import BEAT_S, GRACE_S, PATIENCE_S
 from mfas_optuna.trials import RankedNetwork
 
 
@@ -28,6 +30,9 @@ class Listener(Protocol):
 
     def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
         """Take note of a trial that has just been stored."""
+
+    def standing(self, n_workers: int, n_by_failure: Mapping[str, int]) -> None:
+        """Take note of how many workers of the study live, and of its failed trials by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,9 @@ class SearchRequest:
         rebuild_command: What a user runs when a cached file is damaged.
         joint: How many networks are trained at once at most; None: as suits the study.
         weights: Folder or URL of the weights; None: in the home folder.
+        beat_s: Seconds between two signs of life that a worker writes.
+        grace_s: Seconds without a sign of life after which a worker is taken for dead.
+        patience_s: Seconds that a worker waits at most for a database that is away.
     """
 
     spec: StudySpec
@@ -55,6 +63,9 @@ class SearchRequest:
     rebuild_command: str
     joint: int | None = None
     weights: str | None = None
+    beat_s: float = BEAT_S
+    grace_s: float = GRACE_S
+    patience_s: float = PATIENCE_S
 
     @staticmethod
     def of(
@@ -105,6 +116,8 @@ class SearchRequest:
             rebuild_command=f"mfas-optuna prepare --study {study} --force",
             joint=settings.joint(joint),
             weights=settings.weights_location(weights, spec),
+            beat_s=settings.beat_s(),
+            grace_s=settings.grace_s(),
         )
 
 

@@ -120,7 +120,7 @@ def _free_ordinal(study: optuna.Study, number: int) -> int:
     taken: set[int] = set()
     n_unrecorded = 0
     for trial in study.get_trials(deepcopy=False):
-        is_lost = trial.state == TrialState.FAIL and records.read_failure(trial.system_attrs) in (None, "given_back")
+        is_lost = trial.state == TrialState.FAIL and records.read_failure(trial.system_attrs) in records.LOST
         if trial.number >= number or is_lost:
             continue
         ordinal = records.read_ordinal(trial.system_attrs)

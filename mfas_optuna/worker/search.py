@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import optuna
 
@@ -18,6 +21,7 @@ from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.loop import Worker, is_over, n_finished_trials, nobody_else
 from mfas_optuna.worker.request import Listener, SearchOutcome, SearchRequest, choose_device
 from mfas_optuna.worker.samplers import make_pruner, make_sampler
+from mfas_optuna.worker.watch import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -40,15 +44,97 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
         Interrupted: A signal asked for the end; running trials were given back.
         MfasError: Something a user can mend is wrong; the message says what.
     """
+    with _joined(request, listener) as joined:
+        if not is_over(joined.study, request.spec):
+            joined.work()
+        return joined.outcome()
+
+
+def lead(request: SearchRequest, listener: Listener, work: Callable[[Callable[[], None]], None]) -> SearchOutcome:
+    """Have workers in other processes run a study's search: prepare it for them, and report what they do.
+
+    Args:
+        request: What to search.
+        listener: Told of the whole study.
+        work: Runs the workers to their end, and calls what it is given now and then, which looks at the study.
+
+    Raises:
+        Interrupted: A signal asked for the end during the preparation.
+        MfasError: Something a user can mend is wrong; the message says what.
+    """
+    with _joined(request, listener) as joined:
+        if not is_over(joined.study, request.spec):
+            joined.prepare()
+    with database.clear_errors(request.storage_url):
+        if not is_over(joined.study, request.spec):
+            joined.opened.patience = database.Patience(request.patience_s)
+            watch = Watch(request, joined.opened, joined.study, listener)
+            work(watch.look)
+            watch.look(now=True)
+        return joined.outcome()
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """A study that was opened and claimed, and what a worker of it needs."""
+
+    request: SearchRequest
+    listener: Listener
+    opened: database.BatchStorage
+    study: optuna.Study
+    sampler: optuna.samplers.BaseSampler
+    interrupts: Interrupts
+    lock: database.WorkerLock
+    n_before: int
+
+    def prepare(self) -> Prepared:
+        """Make data, backbones and features, or wait for who makes them, or find them."""
+        with self.interrupts.immediate():
+            prepared = preparation(self.request, self.listener).run(recorded=records.read_backbones(self.study))
+        _record_inputs(self.study, prepared)
+        return prepared
+
+    def work(self) -> None:
+        """Search as one of the study's workers."""
+        prepared = self.prepare()
+        Worker(
+            self.request, self.study, self.sampler, prepared, self.listener, self.interrupts, self.lock, self.opened
+        ).run()
+
+    def outcome(self) -> SearchOutcome:
+        """Return what the search has come to."""
+        study, name = self.study, self.request.study_name
+        best = records.best_networks(study.get_trials(deepcopy=False), self.request.spec.search.n_finalists)
+        if not best:
+            raise SearchFailedError(
+                f"Study {name!r} ended without a single complete trial. "
+                f"Run `mfas-optuna status --study {name}` to see why trials failed."
+            )
+        n_finished = n_finished_trials(study)
+        return SearchOutcome(
+            study,
+            best,
+            n_finished,
+            n_finished - self.n_before,
+            records.read_backbones(study) or {},
+            records.read_timings(study),
+            records.read_stand_in(study),
+        )
+
+
+@contextlib.contextmanager
+def _joined(request: SearchRequest, listener: Listener) -> Iterator[_Joined]:
+    """Open or create a study and clear it of what the dead left; within, this process counts as a worker of it."""
     check_home(request.home)
     choose_device(request.device)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # The listener says what a user wants to know.
-    opened = database.open_storage(request.storage_url)
+    opened = database.open_storage(request.storage_url, database.Patience(request.patience_s))
     with (
         database.clear_errors(request.storage_url),
         Interrupts() as interrupts,
         database.WorkerLock(request.home, request.storage_url, request.study_name) as lock,
     ):
+        opened.patience = database.Patience(request.patience_s, interrupts.check)
         sampler = make_sampler(request.spec)
         study, is_new = database.create_study(
             opened,
@@ -60,31 +146,15 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
         _claim(study, request)
         _check_stand_in(study, request)
         if not is_new:
-            reaped = database.reap_dead(opened, request.study_name, is_alone=nobody_else(request, lock.is_only_worker))
+            reaped = database.reap_dead(
+                opened,
+                request.study_name,
+                is_alone=nobody_else(request, lock.is_only_worker),
+                grace_s=request.grace_s,
+            )
             listener.say(_resumed(study, request, len(reaped)))
         lock.share()
-        n_before = n_finished_trials(study)
-        if not is_over(study, request.spec):
-            with interrupts.immediate():
-                prepared = preparation(request, listener).run(recorded=records.read_backbones(study))
-            _record_inputs(study, prepared)
-            Worker(request, study, sampler, prepared, listener, interrupts, lock).run()
-        best = records.best_networks(study.get_trials(deepcopy=False), request.spec.search.n_finalists)
-        if not best:
-            raise SearchFailedError(
-                f"Study {request.study_name!r} ended without a single complete trial. "
-                f"Run `mfas-optuna status --study {request.study_name}` to see why trials failed."
-            )
-        n_finished = n_finished_trials(study)
-        return SearchOutcome(
-            study,
-            best,
-            n_finished,
-            n_finished - n_before,
-            records.read_backbones(study) or {},
-            records.read_timings(study),
-            records.read_stand_in(study),
-        )
+        yield _Joined(request, listener, opened, study, sampler, interrupts, lock, n_finished_trials(study))
 
 
 def preparation(request: SearchRequest, listener: Listener) -> Preparation:

@@ -21,6 +21,7 @@ from mfas_optuna.target import Metric
 from mfas_optuna.worker.loop import is_over
 from mfas_optuna.worker.request import SearchRequest
 from mfas_optuna.worker.samplers import make_sampler
+from mfas_optuna.worker.watch import count_failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class StudyStatus:
         warnings: What the user should look at, with what to do about it.
         stand_in: What the generated data stand in for; empty for real data.
         card: The data card; empty before the data are there.
+        workers: Those that live now, as far as their leases tell.
         ledger: Everything that was read of the test split, oldest first.
     """
 
@@ -82,6 +84,7 @@ class StudyStatus:
     warnings: list[str]
     stand_in: str
     card: str
+    workers: list[database.LeasedWorker]
     ledger: list[finals.TestRead]
 
 
@@ -93,22 +96,21 @@ def status(request: SearchRequest) -> StudyStatus:
     """
     with database.clear_errors(request.storage_url):
         database.check_exists(request.storage_url)
-        study = database.load_study(database.open_storage(request.storage_url), request.study_name)
+        opened = database.open_storage(request.storage_url)
+        study = database.load_study(opened, request.study_name)
         if records.read_scientific(study) is None:
             raise StorageError(f"Study {request.study_name!r} in this database was not begun by mfas-optuna.")
         study.sampler = sampler = make_sampler(request.spec)
         trials = study.get_trials(deepcopy=False)
         health = sampler.health(study) if isinstance(sampler, MFASSampler) else {}
-        failed = [trial for trial in trials if trial.state == TrialState.FAIL]
         return StudyStatus(
             study_name=request.study_name,
             metric=request.spec.metric,
             is_finished=is_over(study, request.spec),
             n_planned=request.spec.n_trials_planned(),
             n_by_state=dict(Counter(trial.state.name for trial in trials)),
-            n_by_failure=dict(
-                Counter(records.read_failure(trial.system_attrs) or "its worker ended" for trial in failed)
-            ),
+            n_by_failure=count_failures(trials),
+            workers=database.living(opened, study._study_id),
             steps=_steps(trials, health),
             best=records.best_networks(trials, request.spec.search.n_finalists),
             backbones=records.read_backbones(study) or {},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from mfas_optuna import finals
 from mfas_optuna import storage as database
@@ -19,6 +20,7 @@ from mfas_optuna.audit import (
     partial_work,
     references,
     references_of_home,
+    silence_s,
     sweep,
     sweep_folders,
 )
@@ -29,8 +31,6 @@ from mfas_optuna.registry.remote import RemoteBlobStore
 from mfas_optuna.spec import differences
 from mfas_optuna.worker.request import Listener, SearchRequest
 
-FSCK_GRACE_S = 60.0
-"""Seconds of silence after which a worker is taken for dead."""
 GC_GRACE_S = 86_400.0
 """Seconds for which what nothing refers to is kept: longer than any group of trials, or final training, takes."""
 
@@ -70,7 +70,7 @@ class GcOutcome:
 
 
 def fsck(
-    request: SearchRequest, listener: Listener, *, grace_s: float = FSCK_GRACE_S, repair: bool = False
+    request: SearchRequest, listener: Listener, *, grace_s: float | None = None, repair: bool = False
 ) -> FsckOutcome:
     """Check everything that a study refers to; all problems at once.
 
@@ -78,6 +78,7 @@ def fsck(
         request: Which study.
         listener: Told how far it is.
         grace_s: Seconds of silence after which a worker is taken for dead; trials RUNNING past twice that are named.
+            None: the request's.
         repair: Put back blobs of which this machine has a copy. Nothing else is changed.
 
     Raises:
@@ -110,13 +111,30 @@ def fsck(
                 store,
                 request.home,
                 rebuild_command=request.rebuild_command,
-                grace_s=grace_s,
+                grace_s=request.grace_s if grace_s is None else grace_s,
+                silence=_silence(opened, study),
                 progress=listener.progress,
             )
 
         found = look()
         repaired = _repair(store, request.home, found.unsound) if repair else []
         return FsckOutcome(request.study_name, store.location, look() if repaired else found, repaired)
+
+
+def _silence(opened: database.BatchStorage, study: optuna.Study) -> Callable[[FrozenTrial], float]:
+    """Return what gives the seconds since a running trial's worker has written that it lives.
+
+    One of this host that has ended, and one without a lease, are judged by their trial.
+    """
+    ages = {lease.worker: lease.age_s for lease in database.read_leases(opened, study._study_id)}
+
+    def silence(trial: FrozenTrial) -> float:
+        worker = records.read_worker(trial.system_attrs)
+        if worker is None or worker not in ages or database.is_dead(worker):
+            return silence_s(trial)
+        return ages[worker]
+
+    return silence
 
 
 def _repair(store: BlobStore, home: Path, unsound: Sequence[str]) -> list[str]:

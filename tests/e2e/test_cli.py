@@ -39,7 +39,7 @@ def test_options_are_frozen(cli: Cli) -> None:
     text = cli.ok("search", "--help", TERM="dumb", NO_COLOR="1")
     for option in (
         "--study", "--name", "--storage", "--sampler", "--mode", "--trials", "--seed", "--device", "--joint",
-        "--weights", "--data-root", "--json", "--dry-run", "--quiet",
+        "--weights", "--data-root", "--workers", "--json", "--dry-run", "--quiet",
     ):  # fmt: skip
         assert option in text
 

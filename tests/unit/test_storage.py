@@ -123,7 +123,7 @@ def test_a_locked_database_is_waited_for(url: str) -> None:
 def running_trial(study: optuna.Study, worker: WorkerIdentity | None) -> int:
     trial = study.ask()
     if worker is not None:
-        records.write_worker(study, trial, worker)
+        study._storage.set_trial_system_attr(trial._trial_id, *records.worker_attribute(worker))
     return trial.number
 
 
@@ -176,14 +176,13 @@ def test_trials_of_the_dead_fail_without_a_reason(url: str, is_alone: bool) -> N
     assert database.reap_dead(database.open_storage(url), "s", is_alone=is_alone) == []
 
 
-def test_a_trial_that_nobody_recorded_for_a_minute_is_dead(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_nobody_recorded_for_a_grace_is_dead(url: str) -> None:
     """Killed between asking and recording, while others live: nobody is alone, and nobody knows whose it was."""
     study = make_study(url)
     number = running_trial(study, None)
     storage = database.open_storage(url)
     assert database.reap_dead(storage, "s", is_alone=False) == []
-    monkeypatch.setattr(workers, "UNRECORDED_GRACE_S", 0)
-    assert database.reap_dead(storage, "s", is_alone=False) == [number]
+    assert database.reap_dead(storage, "s", is_alone=False, grace_s=-1) == [number]
 
 
 def test_what_the_database_raises_becomes_one_clear_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_system_attributes_can_be_written_and_read(study: optuna.Study) -> None:
     worker = WorkerIdentity("host", "boot", 12, 3456)
     records.write_proposal(study, frozen(study), PROPOSAL)
     records.write_plan(study, frozen(study), PLAN)
-    records.write_worker(study, trial, worker)
+    study._storage.set_trial_system_attr(trial._trial_id, *records.worker_attribute(worker))
     attributes = records.system_attributes(study, records.trial_id_of(trial))
     assert records.read_proposal(attributes) == PROPOSAL
     assert records.read_plan(attributes) == PLAN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ class Silent:
         """Do nothing."""
 
     def trial_ended(self, study: optuna.Study, trial: FrozenTrial, n_finished: int, n_planned: int) -> None:
+        """Do nothing."""
+
+    def standing(self, n_workers: int, n_by_failure: Mapping[str, int]) -> None:
         """Do nothing."""
 
 

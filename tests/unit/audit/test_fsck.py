@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from mfas_optuna import finals, worker
+from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.audit import silence_s
 from mfas_optuna.errors import StorageError, StudyMismatchError
@@ -135,10 +136,24 @@ def test_what_trials_tell_of_their_workers(
 ) -> None:
     study = optuna.create_study()
     trial = study.ask()
-    records.write_worker(study, trial, worker_of(this_worker()))
+    records._set_system(study, trial._trial_id, *records.worker_attribute(worker_of(this_worker())))
     running = study.trials[0]
     running.datetime_start = datetime.now() - timedelta(hours=1)
     assert (silence_s(running) > 3_000) == is_silent
+
+
+def test_a_running_trial_is_judged_by_its_workers_lease(stored: Stored) -> None:
+    study, elsewhere = stored.study, WorkerIdentity("elsewhere", "x", 1, 1)
+    trial = study.ask()
+    records._set_system(study, trial._trial_id, *records.worker_attribute(elsewhere))
+    stored.execute("UPDATE trials SET datetime_start = '2020-01-01' WHERE state = 'RUNNING'")
+    assert [kind for kind, _ in stored.problems()] == ["running"]
+    database.Lease(database.open_storage(stored.request.storage_url), study._study_id, elsewhere).beat()
+    assert stored.problems() == []
+    stored.execute("UPDATE mfas_workers SET beat_at = beat_at - 1000")
+    ((kind, text),) = stored.problems()
+    assert kind == "running"
+    assert "no sign of life for 100" in text
 
 
 def test_budget(stored: Stored) -> None:

@@ -49,6 +49,26 @@ def test_formats_and_files(url: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+def test_the_suffix_names_the_format(url: str, tmp_path: Path) -> None:
+    runner = CliRunner()
+    for name, begins in (
+        ("r.html", "<!DOCTYPE html>"),
+        ("r.HTM", "<!DOCTYPE html>"),
+        ("r.md", "# Report"),
+        ("r.json", "{"),
+        ("r.csv", "study,"),
+        ("r.txt", "Report of"),
+        ("r", "Report of"),
+    ):
+        target = tmp_path / name
+        result = runner.invoke(app, ["report", "--study", "digits", "--storage", url, "-o", str(target)])
+        assert result.exit_code == 0, result.output
+        assert target.read_text(encoding="utf-8").startswith(begins)
+    given = ["report", "--study", "digits", "--storage", url, "-f", "json", "-o", str(tmp_path / "x.html")]
+    assert runner.invoke(app, given).exit_code == 0
+    assert json.loads((tmp_path / "x.html").read_text(encoding="utf-8"))["version"] == 1
+
+
 def test_wrong_options_exit_with_2(url: str, tmp_path: Path) -> None:
     runner = CliRunner()
     folder = tmp_path / "folder"
@@ -57,6 +77,7 @@ def test_wrong_options_exit_with_2(url: str, tmp_path: Path) -> None:
         (["-o", str(tmp_path / "none" / "r.txt")], "cannot be written: No such file or directory"),
         (["-o", str(folder)], "cannot be written: Is a directory"),
         (["--name", "other"], "There is no stored study 'other'"),
+        (["-o", str(tmp_path / "r.pdf")], "expected a name that ends in .html, .htm"),
         (["--format", "pdf"], "'pdf' is not one of"),
     ):
         result = runner.invoke(app, ["report", "--study", "digits", "--storage", url, *options])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from mfas_optuna import finals
@@ -19,6 +20,13 @@ from mfas_optuna.spec import StudySpec, find_study, load_spec
 
 RECIPE = {"learning_rate": 3e-3, "weight_decay": 0.0, "dropout": 0.1}
 NETWORK = {"kind": "network", "notation": "[(1,1,1),(2,1,2)]", "layers": [], "width": 64}
+FOUND = {
+    **NETWORK,
+    "layers": [
+        {"features": {"audio": "conv1", "image": "conv2"}, "activation": "relu"},
+        {"features": {"audio": "conv2", "image": "conv1"}, "activation": "tanh"},
+    ],
+}
 ARGUMENTS = "--study digits"
 
 
@@ -26,6 +34,7 @@ class Database:
     """A database file with one search."""
 
     def __init__(self, folder: Path, study: str = "digits", name: str | None = None) -> None:
+        self.folder = folder
         self.url = f"sqlite:///{folder / 'mfas.db'}"
         self.spec: StudySpec = load_spec(find_study(study))
         self.name = name or study
@@ -86,6 +95,26 @@ class Database:
     def collect(self) -> StudyResults:
         """Read everything back."""
         return collect(self.url, self.name, self.spec, ARGUMENTS)
+
+
+def fill_with(stored: Database, name: str) -> None:
+    """Store everything that a report shows, under one name wherever a name is the user's."""
+    stored.describe(f"digits: {name}", stand_in=name)
+    choices = {
+        "depth": IntDistribution(1, 1),
+        f"layer1.{name}": CategoricalDistribution([name, "b"]),
+        "layer1.image": CategoricalDistribution(["c"]),
+        "layer1.activation": CategoricalDistribution([name]),
+    }
+    parameters = {"depth": 1, f"layer1.{name}": name, "layer1.image": "c", "layer1.activation": name}
+    shown = {records.ARCHITECTURE: name, records.N_PARAMETERS: 5, records.TORCH: name}
+    stored.search.add_trial(create_trial(value=0.95, params=parameters, distributions=choices, user_attrs=shown))
+    failed = {records.FAILURE_REASON: "error", records.FAILURE_MESSAGE: name}
+    stored.search.add_trial(create_trial(state=TrialState.FAIL, user_attrs=failed))
+    records.add_timing(stored.search, name, 5.0)
+    head = {"kind": "mlp", "label": name, "features": [[name, name]], "width": 3}
+    stored.train("mfas", "MFAS", (0.9, 0.91), head=FOUND)
+    stored.train("late", name, (0.8, 0.81), head=head)
 
 
 class Results:
