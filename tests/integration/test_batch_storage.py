@@ -9,12 +9,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
-from mfas_optuna.storage import BatchStorage, batch, open_storage
+from mfas_optuna.storage import BatchStorage, Patience, batch, open_storage, reports
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -170,3 +171,50 @@ def test_processes_that_ask_in_batches_share_no_number(url: str) -> None:
     trials = make_study(url).trials
     assert [trial.number for trial in trials] == list(range(60))
     assert [trial.value for trial in trials] == [float(number) for number in range(60)]
+
+
+# Reports.
+
+
+def test_reports_are_written_at_their_end_but_for_trials_that_were_ended_meanwhile(url: str) -> None:
+    mine, theirs = make_study(url), make_study(url)
+    lost, kept = mine.ask(), mine.ask()
+    with reports(mine, [lost, kept]):
+        for trial in (lost, kept):
+            trial.report(0.5, 1)
+        assert [trial.intermediate_values for trial in theirs.trials] == [{}, {}]
+        theirs.tell(lost.number, state=TrialState.FAIL)
+    assert [trial.intermediate_values for trial in theirs.trials] == [{}, {1: 0.5}]
+
+
+def test_reports_whose_first_attempt_was_committed_after_all_are_there_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(url)
+    backend = study._storage._backend  # type: ignore[attr-defined]
+    backend.patience = Patience(60)
+    trial = study.ask()
+    commit, n_commits = sqlalchemy.Connection.commit, 0
+
+    def commit_and_lose_the_answer(self: sqlalchemy.Connection) -> None:
+        nonlocal n_commits
+        commit(self)
+        n_commits += 1
+        if n_commits == 1:
+            raise sqlalchemy.exc.OperationalError("COMMIT", {}, ConnectionError("the answer was lost"))
+
+    monkeypatch.setattr(sqlalchemy.Connection, "commit", commit_and_lose_the_answer)
+    with reports(study, [trial]):
+        trial.report(0.5, 1)
+        trial.set_user_attr("a", 1)
+    assert n_commits == 2
+    (stored,) = make_study(url).trials
+    assert (stored.intermediate_values, stored.user_attrs) == ({1: 0.5}, {"a": 1})
+
+
+def test_reports_are_no_place_to_create_or_end_trials(url: str) -> None:
+    study = make_study(url)
+    trial = study.ask()
+    with reports(study, [trial]), pytest.raises(RuntimeError, match="only reports of running trials"):
+        study.ask()
+    assert len(study.trials) == 1
