@@ -9,13 +9,12 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from mfas_optuna.errors import BlobError, HomeError, StoreError
-from mfas_optuna.registry.blobs import TEMPORARY, WRITERS, FolderBlobStore, StoredFile, blob_name, read_name
+from mfas_optuna.registry.blobs import TEMPORARY, FolderBlobStore, StoredFile, at_once, blob_name, read_name
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -116,10 +115,7 @@ class RemoteBlobStore:
         Raises:
             StoreError: The store cannot be reached or written.
         """
-        if len(contents) < 2:
-            return [self.put(content) for content in contents]
-        with ThreadPoolExecutor(max_workers=WRITERS) as writers:
-            return list(writers.map(self.put, contents))
+        return at_once(self.put, contents)
 
     def _upload(self, system: Any, path: str, content: bytes) -> None:
         if self._scheme in _WHOLE_PUTS:
@@ -267,8 +263,11 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _seconds(given: datetime | float | str) -> float:
-    """Return a time as seconds since 1970; one without a zone is UTC."""
+    """Return a time as seconds since 1970, in whole microseconds; one without a zone is UTC.
+
+    A listing may give seconds, and a look at the same file a datetime: they must not differ by what that rounds off.
+    """
     if isinstance(given, int | float):
-        return float(given)
+        return datetime.fromtimestamp(given, UTC).timestamp()
     moment = datetime.fromisoformat(given) if isinstance(given, str) else given
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()

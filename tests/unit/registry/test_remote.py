@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -244,3 +245,12 @@ def test_which_store_a_request_uses(tmp_path: Path) -> None:
     assert isinstance(remotely, RemoteBlobStore)
     remotely.put(CONTENT)
     assert FolderBlobStore(tmp_path / "weights-cache").get(DIGEST) == CONTENT
+
+
+def test_a_listing_and_a_look_agree_on_the_time_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    system = LocalFileSystem()
+    for nanoseconds in range(0, 3000, 100):
+        os.utime(file, ns=(0, 1_790_000_000_123_456_000 + nanoseconds))
+        assert remote._seconds(system.info(file)["mtime"]) == remote._seconds(system.modified(file))
