@@ -164,6 +164,11 @@ class LayerWeights:
     published: str
 
 
+def is_finished(trial: FrozenTrial) -> bool:
+    """Return whether a trial counts towards the budget: it is complete or pruned."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
 def _set_system(study: optuna.Study, trial_id: int, key: str, value: Any) -> None:
     study._storage.set_trial_system_attr(trial_id, key, value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from mfas_optuna import trials as records
 from mfas_optuna.finals import SEARCH_TITLES
@@ -25,7 +25,7 @@ def searched_method(
         n_candidates: How many networks, the best by validation score first.
         n_trials: Trials that count: the first so many that ended complete or pruned; None: all.
     """
-    finished = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    finished = [trial for trial in trials if records.is_finished(trial)]
     finished.sort(key=lambda trial: trial.number)
     best = records.best_networks(finished[:n_trials], n_candidates)
     found = [(space.from_parameters(network.parameters)) for network in best]

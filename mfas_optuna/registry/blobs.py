@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,10 +165,7 @@ class FolderBlobStore:
         Raises:
             HomeError: The folder cannot be written.
         """
-        if len(contents) < 2:
-            return [self.put(content) for content in contents]
-        with ThreadPoolExecutor(max_workers=WRITERS) as writers:
-            return list(writers.map(self.put, contents))
+        return at_once(self.put, contents)
 
     def _write(self, path: Path, content: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
@@ -277,6 +274,14 @@ class FolderBlobStore:
         except OSError:
             return False
         return True
+
+
+def at_once(put: Callable[[bytes], str], contents: Sequence[bytes]) -> list[str]:
+    """Return what `put` returns for each, several at once: waiting is most of it."""
+    if len(contents) < 2:
+        return [put(content) for content in contents]
+    with ThreadPoolExecutor(max_workers=WRITERS) as writers:
+        return list(writers.map(put, contents))
 
 
 def encode_layer(state: Mapping[str, Tensor]) -> bytes:

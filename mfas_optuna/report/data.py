@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from mfas_optuna import finals
 from mfas_optuna import storage as database
@@ -314,7 +314,7 @@ def _in_short(card: str) -> str:
 def _search(study: optuna.Study, sampler: SamplerName, n_best: int, n_trials: int | None) -> Search:
     trials = study.get_trials(deepcopy=False)
     finished = sorted(
-        (trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)),
+        (trial for trial in trials if records.is_finished(trial)),
         key=lambda trial: trial.number,
     )[:n_trials]
     best = records.best_networks(finished, n_best)

@@ -41,11 +41,7 @@ def nobody_else(request: SearchRequest, is_alone_here: bool) -> bool:
 
 def n_finished_trials(study: optuna.Study) -> int:
     """Return how many trials are complete or pruned."""
-    return sum(_is_finished(trial) for trial in study.get_trials(deepcopy=False))
-
-
-def _is_finished(trial: FrozenTrial) -> bool:
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return sum(records.is_finished(trial) for trial in study.get_trials(deepcopy=False))
 
 
 def is_over(study: optuna.Study, spec: StudySpec) -> bool:
@@ -129,9 +125,9 @@ class Worker:
             reach("after ask")
             ended = self._run_group(trials)
             self._tell_standing()
-            n_finished = n_finished_trials(self._study) - sum(_is_finished(trial) for trial in ended)
+            n_finished = n_finished_trials(self._study) - sum(records.is_finished(trial) for trial in ended)
             for trial in ended:
-                n_finished += _is_finished(trial)
+                n_finished += records.is_finished(trial)
                 n_failed_in_a_row = n_failed_in_a_row + 1 if trial.state == TrialState.FAIL else 0
                 self._listener.trial_ended(self._study, trial, n_finished, n_planned)
                 if n_failed_in_a_row >= MAX_FAILURES_IN_A_ROW:
@@ -266,7 +262,7 @@ class Worker:
         nothing: that of a trial which was enqueued is older than it.
         """
         return sum(
-            _is_finished(trial) or (trial.state == TrialState.RUNNING and bool(trial.params))
+            records.is_finished(trial) or (trial.state == TrialState.RUNNING and bool(trial.params))
             for trial in self._study.get_trials(deepcopy=False)
         )
 

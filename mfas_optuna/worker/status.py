@@ -159,7 +159,7 @@ def _steps(trials: Sequence[FrozenTrial], health: Mapping[SearchStep, StepHealth
                 iteration=step.iteration + 1,
                 depth=step.depth,
                 temperature=temperatures[step],
-                n_finished=sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in members),
+                n_finished=sum(records.is_finished(trial) for trial in members),
                 n_running=sum(trial.state == TrialState.RUNNING for trial in members),
                 mean=sum(scores) / len(scores) if scores else None,
                 best=max(scores, default=None),

@@ -36,10 +36,11 @@ class Watch:
             return
         trials = self._study.get_trials(deepcopy=False)
         new = [trial for trial in self._ended(trials) if trial.number not in self._seen]
-        n_finished = sum(_is_finished(trial) for trial in trials) - sum(_is_finished(trial) for trial in new)
+        n_finished = sum(records.is_finished(trial) for trial in trials)
+        n_finished -= sum(records.is_finished(trial) for trial in new)
         for trial in sorted(new, key=lambda trial: (trial.datetime_complete or datetime.min, trial.number)):
             self._seen.add(trial.number)
-            n_finished += _is_finished(trial)
+            n_finished += records.is_finished(trial)
             n_planned = self._request.spec.n_trials_planned()
             self._listener.trial_ended(self._study, trial, n_finished, n_planned)
         n_workers = len(self._opened.patience.run(lambda: database.living(self._opened, self._study._study_id)))
@@ -49,10 +50,6 @@ class Watch:
     @staticmethod
     def _ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         return [trial for trial in trials if trial.state.is_finished()]
-
-
-def _is_finished(trial: FrozenTrial) -> bool:
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def count_failures(trials: Sequence[FrozenTrial]) -> dict[str, int]:
