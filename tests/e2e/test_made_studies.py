@@ -205,7 +205,7 @@ def n_kept(cli: Cli) -> int:
     """Return how many samples an interrupted reading has kept."""
     try:
         return sum(int(np.load(file).sum()) for file in (cli.home / "data").glob(".reading-*/*.reading.json.npy"))
-    except ValueError:  # Just being written.
+    except (ValueError, EOFError):  # Just being written.
         return 0
 
 
