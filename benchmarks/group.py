@@ -39,6 +39,7 @@ from mfas_optuna import trials as records
 from mfas_optuna.features.cache import FeatureLayout
 from mfas_optuna.prepare import Prepared
 from mfas_optuna.registry.blobs import FolderBlobStore
+from mfas_optuna.target import Target
 from mfas_optuna.worker.estimate import _random_features
 from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.loop import Worker
@@ -103,7 +104,7 @@ def measure(
         }
     )
     sizes = {"train": n_train, "validation": n_validation}
-    features = _random_features(layout, sizes, 10, np.random.default_rng(0))
+    features = _random_features(layout, sizes, Target.of_classes(10), np.random.default_rng(0))
     seconds: defaultdict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder, Interrupts() as interrupts:
         url = f"sqlite:///{Path(folder) / 'mfas.db'}"

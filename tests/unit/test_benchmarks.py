@@ -12,13 +12,14 @@ import pytest
 import torch
 
 import benchmarks
-from benchmarks import ask, reference_procedure, report, training, whole_search
+from benchmarks import ask, group, reference_procedure, report, training, whole_search
 from benchmarks.__main__ import run
 from benchmarks.shapes import Shapes, avmnist, avmnist_backbones, mmimdb, ntu
 from benchmarks.timing import medians_in_turn
 from mfas_optuna.backbones import build_backbone
 from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.features.extract import extract
+from mfas_optuna.spec import find_study, load_spec
 
 CPU = torch.device("cpu")
 
@@ -154,3 +155,11 @@ def test_without_a_gpu_nothing_is_measured_on_one(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert run("training", ["--device", "cuda"]) == []
     assert report.NO_GPU in capsys.readouterr().out
+
+
+def test_the_costs_of_a_group_are_parts_of_a_whole_search() -> None:
+    row = group.measure(n_train=128, n_validation=64, channels=1)
+    assert row.n_trials == load_spec(find_study("avmnist")).n_trials_planned()
+    parts = (row.ask_s, row.surrogate_s, row.train_s, row.report_s, row.weights_s, row.tell_s)
+    assert min(parts) > 0.0
+    assert sum(parts) <= row.all_s
