@@ -49,6 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     again.add_argument("--tables", type=tables.Path, default=tables.FOLDER, help="folder of the tables")
     again.add_argument("--pictures", type=tables.Path, help="folder for a picture of each table")
     again.add_argument("--processes", type=int, help="[default: one for each core]")
+    many = commands.add_parser("workers", help="how much worse a search by several workers at once is than by one")
+    many.add_argument("names", nargs="*", default=list(DEFAULT_TABLES), metavar="NAME", help="[default: %(default)s]")
+    many.add_argument("--seeds", type=int, default=100, help="paired searches [default: %(default)s]")
+    many.add_argument("--workers", type=int, nargs="+", default=[8, 32], help="simulated [default: %(default)s]")
+    many.add_argument("--tables", type=tables.Path, default=tables.FOLDER, help="folder of the tables")
+    many.add_argument("--processes", type=int, help="[default: one for each core]")
     card = commands.add_parser("card", help="say what a stored table is")
     card.add_argument("name")
     given = parser.parse_args(argv)
@@ -57,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _build(given)
         elif given.command == "replay":
             _replay(given)
+        elif given.command == "workers":
+            _workers(given)
         else:
             _card(given.name)
     except (tables.TableError, MfasError) as error:
@@ -97,6 +105,19 @@ def _replay(given: argparse.Namespace) -> None:
         print(f"\n{time.perf_counter() - started:.0f} s", flush=True)
         if given.pictures:
             draw(comparison, given.pictures / f"table-{table.name}.svg")
+
+
+def _workers(given: argparse.Namespace) -> None:
+    from benchmarks.table.parallel import lost_regret
+
+    if given.seeds < 2 or min(given.workers) < 2:
+        raise tables.TableError("Give at least 2 seeds (differences need intervals) and 2 workers.")
+    print(machine(), flush=True)
+    for name in given.names:
+        started = time.perf_counter()
+        table = tables.load(name, given.tables)
+        print(f"\n{lost_regret(table, given.workers, seeds=range(given.seeds), n_processes=given.processes)}")
+        print(f"\n{time.perf_counter() - started:.0f} s", flush=True)
 
 
 def _card(name: str) -> None:

@@ -231,6 +231,7 @@ class Decision(NamedTuple):
         slot: The free slot, or the number that an over-draw gets, under `wait` one that is drawn in spite of it.
         n_before: Running trials that are presumed to take networks of the same plan first.
         n_free: Free slots of the step, this one among them, past those that others are presumed to take.
+        n_slots: Slots of the step.
     """
 
     kind: Literal["slot", "over_draw", "wait", "done"]
@@ -238,6 +239,7 @@ class Decision(NamedTuple):
     slot: int = -1
     n_before: int = 0
     n_free: int = 0
+    n_slots: int = 0
 
 
 class Ledger:
@@ -332,7 +334,7 @@ class Ledger:
                     return self._beyond(before, n_presumed, n_left)
                 free = record.free_slots(n_slots)
                 if len(free) > n_left:
-                    return Decision("slot", step, free[n_left], n_left, len(free) - n_left)
+                    return Decision("slot", step, free[n_left], n_left, len(free) - n_left, n_slots)
                 n_presumed = len(free)
                 n_left -= n_presumed
                 opened_iteration = step.iteration

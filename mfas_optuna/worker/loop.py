@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -24,6 +24,7 @@ from mfas_optuna.search.sampler import MFASSampler
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.request import Listener, SearchRequest, choose_device
+from mfas_optuna.worker.shares import group_of_step, is_long_wait, share
 from mfas_optuna.worker.watch import count_failures
 
 _log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Worker:
         self._opened = opened
         self._n_waits = opened.patience.n_waits
         self._may_have_lost_trials = False
+        self._last_group_s: float | None = None
         self._lock = lock
         self._reap_at = time.monotonic()
         self._study = study
@@ -121,9 +123,11 @@ class Worker:
             if size == 0:
                 time.sleep(_POLL_S)
                 continue
+            started = time.perf_counter()
             trials = self._ask(size)
             reach("after ask")
             ended = self._run_group(trials)
+            self._last_group_s = time.perf_counter() - started
             self._tell_standing()
             n_finished = n_finished_trials(self._study) - sum(records.is_finished(trial) for trial in ended)
             for trial in ended:
@@ -182,18 +186,25 @@ class Worker:
         most, limit, n_open = joint_size(self._request), self._budget(), self._n_open()
         n_left = most if limit is None else max(0, limit - n_open)
         if not isinstance(self._sampler, MFASSampler):
-            return min(self._share(n_left), most - n_open % most)
+            return min(share(n_left, self._n_workers()), most - n_open % most)
         decision = self._sampler.decide(self._study)
+        if decision.kind == "over_draw" and is_long_wait(self._ages_s(), self._last_group_s):
+            return min(1, n_left)
         if decision.kind != "slot":
-            return min(1, n_left) if decision.kind == "over_draw" else 0
-        return min(self._share(decision.n_free), most - decision.slot % most, n_left)
+            return 0
+        return group_of_step(decision, self._n_workers(), most=most, n_left=n_left)
 
-    def _share(self, n_free: int) -> int:
-        """Return how many of the free trials are this worker's when each that lives takes as many."""
-        if n_free == 0 or nobody_else(self._request, self._lock.is_alone_now()):
-            return n_free
+    def _n_workers(self) -> int:
+        """Return how many workers live, this one among them."""
+        if nobody_else(self._request, self._lock.is_alone_now()):
+            return 1
         others = {lease.worker for lease in self._opened.patience.run(self._living)}
-        return math.ceil(n_free / len(others | {self._identity}))
+        return len(others | {self._identity})
+
+    def _ages_s(self) -> list[float]:
+        """Return for how many seconds each running trial has run, by its worker's clock and this one's."""
+        running, now = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)), datetime.now()
+        return [(now - trial.datetime_start).total_seconds() for trial in running if trial.datetime_start is not None]
 
     def _living(self) -> list[database.LeasedWorker]:
         return database.living(self._opened, self._study._study_id)

@@ -86,7 +86,7 @@ def test_schedule_of_algorithm_1_repeats_depth_one() -> None:
 
 
 def test_an_empty_study_begins_with_slot_0_of_depth_1() -> None:
-    assert Play().decide() == Decision("slot", FIRST, 0, 0, 4)
+    assert Play().decide() == Decision("slot", FIRST, 0, 0, 4, 4)
 
 
 def test_running_trials_without_a_record_are_presumed_to_take_the_first_free_slots() -> None:
@@ -117,7 +117,7 @@ def test_a_step_does_not_open_before_all_slots_before_it_are_held() -> None:
     play.plan(SECOND, 12)
     for slot in range(4):
         play.add(SECOND, slot)
-    assert play.decide() == Decision("slot", SECOND, 4, 0, 1)
+    assert play.decide() == Decision("slot", SECOND, 4, 0, 1, 5)
 
 
 def test_over_draws_are_a_fifth_of_a_step_and_then_one_waits() -> None:
@@ -171,7 +171,7 @@ def test_an_over_draw_counts_towards_the_quorum() -> None:
         play.add(SECOND, slot, "complete" if slot < 3 else "running")
     assert play.decide().kind == "over_draw"
     play.add(SECOND, 5, "complete", over_draw=True)
-    assert play.decide() == Decision("slot", SearchStep(0, 3), 0, 0, 5)
+    assert play.decide() == Decision("slot", SearchStep(0, 3), 0, 0, 5, 5)
 
 
 def test_a_failed_trial_frees_its_slot() -> None:
@@ -180,7 +180,7 @@ def test_a_failed_trial_frees_its_slot() -> None:
     play.add(FIRST, 0)
     play.add(FIRST, 1, "failed", failure="diverged")
     play.add(FIRST, 2)
-    assert play.decide() == Decision("slot", FIRST, 1, 0, 2)
+    assert play.decide() == Decision("slot", FIRST, 1, 0, 2, 4)
     assert play.ledger.record(FIRST).next_network() == 101
 
 
@@ -204,7 +204,7 @@ def test_a_network_left_out_late_leaves_no_slot_that_cannot_be_filled() -> None:
         play.add(FIRST, slot)
     for _ in range(2):
         play.add(FIRST, 1, "failed", failure="error")
-    assert play.decide() == Decision("slot", SECOND, 0, 0, 5)
+    assert play.decide() == Decision("slot", SECOND, 0, 0, 5, 5)
 
 
 def test_given_back_trials_never_count_as_failures() -> None:
@@ -232,7 +232,7 @@ def test_pruned_trials_count_towards_the_quorum_and_are_no_parents() -> None:
     for slot in range(3):
         play.add(FIRST, slot, "pruned")
     play.add(FIRST, 3)
-    assert play.decide() == Decision("slot", SECOND, 0, 0, 5)
+    assert play.decide() == Decision("slot", SECOND, 0, 0, 5, 5)
     assert play.ledger.record(FIRST).complete == [103]
 
 
@@ -260,7 +260,7 @@ def test_closing_changes_no_decision() -> None:
         play.fill(SECOND, 5, n_planned=12)
     closed.ledger.close()
     for step in list(SCHEDULE.steps())[2:]:
-        assert closed.decide() == open_.decide() == Decision("slot", step, 0, 0, 5)
+        assert closed.decide() == open_.decide() == Decision("slot", step, 0, 0, 5, 5)
         for play in (closed, open_):
             play.fill(step, 5, n_planned=12)
         closed.ledger.close()
@@ -273,7 +273,7 @@ def test_a_copy_does_not_change_the_original() -> None:
     copied = play.ledger.copy()
     copied.add(FIRST, StepTrial(9, "running", 3, False, 103))
     assert copied.decide(0, play.count_candidates) == Decision("wait", FIRST, 4, 0)
-    assert play.decide() == Decision("slot", FIRST, 3, 0, 1)
+    assert play.decide() == Decision("slot", FIRST, 3, 0, 1, 4)
 
 
 def test_without_a_number_of_iterations_it_goes_on_while_there_is_something_new() -> None:
@@ -282,7 +282,7 @@ def test_without_a_number_of_iterations_it_goes_on_while_there_is_something_new(
     )
     play.fill(FIRST, 4)
     for iteration in range(50):
-        assert play.decide() == Decision("slot", SearchStep(iteration, 2), 0, 0, 5)
+        assert play.decide() == Decision("slot", SearchStep(iteration, 2), 0, 0, 5, 5)
         play.fill(SearchStep(iteration, 2), 5, n_planned=12)
         play.ledger.close()
     play.count_candidates = lambda step: 0  # type: ignore[method-assign]
