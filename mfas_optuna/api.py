@@ -26,7 +26,17 @@ from mfas_optuna import worker
 from mfas_optuna.export import Exported, ExportRequest, export_study
 from mfas_optuna.export.choose import BEST
 from mfas_optuna.finals import Step
-from mfas_optuna.report import StudyResults, Verdict, collect, document, judge, markdown, render_csv, render_json, text
+from mfas_optuna.report import (
+    StudyResults,
+    Verdict,
+    collect,
+    document,
+    judge,
+    markdown,
+    render_csv,
+    render_json,
+    text,
+)
 from mfas_optuna.report.data import MethodResult
 from mfas_optuna.trials import RankedNetwork
 from mfas_optuna.worker import FinalOutcome, FinalRequest, Listener, SearchOutcome, SearchRequest
@@ -143,7 +153,7 @@ class FusionStudy:
         seeds: int = 4,
         unfrozen: bool = True,
         unfrozen_seeds: int | None = None,
-    ) -> FinalOutcome:
+    ) -> FinalOutcome | None:
         """Train the best networks of the search to the end, choose one by validation, and score it on the test split.
 
         Args:
@@ -152,6 +162,9 @@ class FusionStudy:
             seeds: Seeds that what validation chose is trained with.
             unfrozen: Whether what was chosen is trained together with the backbones too, from raw data.
             unfrozen_seeds: How many of the seeds, from 0, for that; None: all.
+
+        Returns:
+            What it came to; None in all but the first of processes that `torchrun` started, which train together.
 
         Raises:
             Interrupted: A signal asked for the end; what was stored stays.
@@ -167,10 +180,10 @@ class FusionStudy:
         seeds: int = 4,
         unfrozen: bool = True,
         unfrozen_seeds: int | None = None,
-    ) -> FinalOutcome:
+    ) -> FinalOutcome | None:
         """Train what one would do without the search, with the data, recipes and seeds of `train`, which comes first.
 
-        The arguments and errors are those of `train`.
+        The arguments, result and errors are those of `train`.
         """
         return worker.baselines(self._final(top, widths, seeds, unfrozen, unfrozen_seeds), self.listener)
 
@@ -224,6 +237,13 @@ class FusionResult:
     def to_markdown(self) -> str:
         """Return the report as Markdown."""
         return markdown.render(document(self.results, self.verdict))
+
+    def to_html(self) -> str:
+        """Return the report as one page with all pictures, which needs nothing but itself."""
+        from mfas_optuna.report import html  # Takes plotly, which takes a second to import.
+
+        pictures = html.picture(self.study.request.storage_url, self.results, self.verdict)
+        return html.render(self.results, self.verdict, pictures)
 
     def to_json(self) -> str:
         """Return the report as JSON."""

@@ -69,7 +69,8 @@ def train(
 ) -> None:
     """Train a search's best networks to the end, choose one by validation, and score it on the test split.
 
-    What was trained is stored; the same command goes on where it was stopped.
+    What was trained is stored; the same command goes on where it was stopped. On several GPUs:
+    `torchrun --nproc-per-node 4 -m mfas_optuna train ...`.
     """
     with clear_errors():
         from mfas_optuna import worker
@@ -135,13 +136,15 @@ def _widths(widths: list[int] | None) -> tuple[int, ...] | None:
 
 
 def _run(
-    work: Callable[[FinalRequest, Listener], FinalOutcome], request: FinalRequest, *, quiet: bool, as_json: bool
+    work: Callable[[FinalRequest, Listener], FinalOutcome | None], request: FinalRequest, *, quiet: bool, as_json: bool
 ) -> None:
     from mfas_optuna.cli.view import make_view
+    from mfas_optuna.training.processes import is_first
 
-    with make_view(quiet=quiet) as view:
+    with make_view(quiet=quiet or not is_first()) as view:
         outcome = work(request, view)
-    _print(request, outcome, as_json=as_json)
+    if outcome is not None:
+        _print(request, outcome, as_json=as_json)
 
 
 def _print(request: FinalRequest, outcome: FinalOutcome, *, as_json: bool) -> None:

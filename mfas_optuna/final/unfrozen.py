@@ -5,10 +5,12 @@ It starts from the weights that the first step left, seed by seed, so that both 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import optuna
 import torch
@@ -27,7 +29,8 @@ from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.training.fused import FusedModel
 from mfas_optuna.training.labels import LabelScale
-from mfas_optuna.training.unfrozen import score_fused, train_unfrozen
+from mfas_optuna.training.processes import Processes
+from mfas_optuna.training.unfrozen import UnfrozenResult, score_fused, train_unfrozen
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class UnfrozenStep:
         *,
         places: Places,
         device: torch.device,
+        processes: Processes | None = None,
         progress: Progress = silent,
         say: Callable[[str], None] = _log.info,
     ) -> None:
@@ -61,6 +65,7 @@ class UnfrozenStep:
             trainable: Gives the data and backbones anew at each call.
             places: Where weights are kept.
             device: Where models are trained.
+            processes: This process and those that train with it, each on its own device; None: there is one.
             progress: Told of batches done.
             say: Told what is trained next.
         """
@@ -68,6 +73,18 @@ class UnfrozenStep:
         self._frozen, self._trainable, self._places = frozen, trainable, places
         self._store = places.store
         self._device, self._progress, self._say = device, progress, say
+        self._processes = Processes(device) if processes is None else processes
+
+    def follow(self, number: int) -> None:
+        """Take this process's part in a training that the first process announced; that one stores the result.
+
+        Args:
+            number: Of the stored training of the first step.
+        """
+        first = next(final for final in finals.read(self._study) if final.number == number)
+        dataset, sources = self._trainable()
+        with contextlib.suppress(TrainingDiverged):  # In all processes alike; the first says so.
+            self._fit(first, _after(first), dataset, sources)
 
     def run(self, choices: Mapping[str, Choice], *, n_seeds: int) -> dict[str, Choice]:
         """Train what was chosen, and score it on the test split, each reading with its entry in the ledger.
@@ -103,31 +120,17 @@ class UnfrozenStep:
 
     def _train(self, first: Final, title: str) -> None:
         """Train what is not stored yet, store it, and score it; one that diverges is left out with a warning."""
-        before = first.training
-        training = FinalTraining(before.method, before.head, "unfrozen", before.recipe, before.seed)
+        training = _after(first)
         stored = {final.training.key: final.number for final in finals.read(self._study)}
         number = stored.get(training.key)
         if number is not None and number in finals.test_scores(finals.read_ledger(self._study)):
             return
         dataset, sources = self._trainable()
         if number is None:
-            head = self._frozen.restore(first)
-            model = self._model(head, sources)
-            checkpoint = self._places.partial / training.key[:16]
+            self._processes.announce(first.number)
             started = time.perf_counter()
             try:
-                result = train_unfrozen(
-                    model,
-                    dataset,
-                    self._spec.final.unfrozen,
-                    device=self._device,
-                    seed=seed_from(training.seed, "unfrozen") % 2**62,
-                    metric=self._spec.metric,
-                    is_balanced=self._spec.is_balanced,
-                    augmentation=self._spec.augmentation,
-                    checkpoint=checkpoint,
-                    progress=self._progress,
-                )
+                result = self._fit(first, training, dataset, sources)
             except TrainingDiverged as error:
                 self._say(f"Warning: {title}, unfrozen: {error}")
                 return
@@ -147,8 +150,29 @@ class UnfrozenStep:
                 ),
                 title,
             )
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            shutil.rmtree(self._checkpoint(training), ignore_errors=True)
         self._score_on_test(training, dataset, sources)
+
+    def _fit(
+        self, first: Final, training: FinalTraining, dataset: Dataset, sources: Mapping[str, Source]
+    ) -> UnfrozenResult:
+        """Train, together with the other processes where there are such."""
+        return train_unfrozen(
+            self._model(self._frozen.restore(first), sources),
+            dataset,
+            self._spec.final.unfrozen,
+            device=self._device,
+            seed=seed_from(training.seed, "unfrozen") % 2**62,
+            metric=self._spec.metric,
+            is_balanced=self._spec.is_balanced,
+            augmentation=self._spec.augmentation,
+            checkpoint=self._checkpoint(training),
+            processes=self._processes,
+            progress=self._progress,
+        )
+
+    def _checkpoint(self, training: FinalTraining) -> Path:
+        return self._places.partial / training.key[:16]
 
     def _model(self, head: Head, sources: Mapping[str, Source]) -> FusedModel:
         features = self._features
@@ -175,3 +199,9 @@ class UnfrozenStep:
             what=f"{training.method}, unfrozen, {head_label(training.head)}, seed {training.seed}",
             trial=final.number,
         )
+
+
+def _after(first: Final) -> FinalTraining:
+    """Return the training of the second step that starts from what the first left."""
+    before = first.training
+    return FinalTraining(before.method, before.head, "unfrozen", before.recipe, before.seed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,7 +12,15 @@ from torch import Tensor
 
 from mfas_optuna.errors import DeviceError
 
+PATIENCE = timedelta(days=7)
+"""How long one waits for another, which may have work of its own; a process that dies ends the others at once."""
+_END = -1
 _FEWEST_ROWS = 2  # Of a share: batch normalisation cannot be trained on one.
+
+
+def is_first() -> bool:
+    """Return whether this process is alone, or the first of those that were started together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Processes:
@@ -45,7 +54,7 @@ class Processes:
                 f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: training in several processes needs accelerate. Install "
                 "mfas-optuna[distributed], or start one process."
             ) from error
-        state = accelerate.PartialState(cpu=self.device.type == "cpu")
+        state = accelerate.PartialState(cpu=self.device.type == "cpu", timeout=PATIENCE)
         if state.device.type != self.device.type:
             raise DeviceError(
                 f"Expected devices of type {self.device.type}, found {state.device} in process {state.process_index}. "
@@ -58,6 +67,25 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this is the one that writes and tells."""
         return self.rank == 0
+
+    def announce(self, number: int | None) -> None:
+        """Tell those who wait in `announced` which piece of work is next; None: that there is none any more.
+
+        Args:
+            number: Of the work, from 0, below 2^24.
+        """
+        if self.n > 1:
+            self.copy_first([torch.tensor(float(_END if number is None else number), device=self.device)])
+
+    def announced(self) -> Iterator[int]:
+        """Yield the numbers that the first process announces, until it says that there are no more."""
+        while (number := self._next()) != _END:
+            yield number
+
+    def _next(self) -> int:
+        number = torch.zeros((), device=self.device)
+        self.copy_first([number])
+        return int(number.item())
 
     def share(self, rows: Tensor) -> Tensor:
         """Return this process's part of the rows of a batch; all of them where there are too few to be shared."""

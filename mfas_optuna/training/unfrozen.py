@@ -83,6 +83,7 @@ def train_unfrozen(
     is_balanced: bool = False,
     augmentation: AugmentationSettings | None = None,
     checkpoint: Path | None = None,
+    processes: Processes | None = None,
     progress: Progress = silent,
 ) -> UnfrozenResult:
     """Train all parts of a model in place; leave it with the weights that count, in eval mode, asking for no gradients.
@@ -116,6 +117,7 @@ def train_unfrozen(
         checkpoint: A folder, of this training alone, from which it goes on and in which it keeps how far it is; one of
             another training is removed. The caller removes it once it has kept the result. None: nothing is kept. Of
             several processes all read it and the first writes it.
+        processes: This process and those that train with it; None: those that the environment tells of.
         progress: Told of batches done, over all epochs; of several processes the first tells.
 
     Raises:
@@ -124,7 +126,7 @@ def train_unfrozen(
         HomeError: The checkpoint's folder cannot be written, or is not the same for all processes.
         DeviceError: There are several processes, and accelerate is missing.
     """
-    processes = Processes(device)
+    processes = Processes(device) if processes is None else processes
     training = _Training(
         model,
         dataset,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import optuna
-import torch
 
 from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.baselines import fixed_methods, rank_layers
-from mfas_optuna.errors import DeviceError, SearchFailedError, StorageError, StudyMismatchError
+from mfas_optuna.errors import SearchFailedError, StorageError, StudyMismatchError
 from mfas_optuna.final.frozen import FrozenStep, Places, common_settings
 from mfas_optuna.final.methods import searched_method
 from mfas_optuna.final.unfrozen import UnfrozenStep
@@ -22,6 +20,7 @@ from mfas_optuna.finals import Choice
 from mfas_optuna.fusion.head import Method
 from mfas_optuna.prepare import Preparation, Prepared, blob_store, check_home, locked, partial_folder
 from mfas_optuna.spec import SamplerName, StudySpec, differences
+from mfas_optuna.training.processes import Processes
 from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.loop import is_over, n_finished_trials
 from mfas_optuna.worker.request import Listener, SearchRequest, choose_device
@@ -90,14 +89,65 @@ class FinalOutcome:
     stand_in: str
 
 
-def train(request: FinalRequest, listener: Listener) -> FinalOutcome:
+def train(request: FinalRequest, listener: Listener) -> FinalOutcome | None:
     """Train the best networks of a search to the end, and choose among them by validation.
+
+    Of several processes that `torchrun` started, the first does it; the others take part in the second step.
+
+    Returns:
+        What it came to; None in the other processes.
 
     Raises:
         Interrupted: A signal asked for the end; what was stored stays, and the same call goes on.
         MfasError: Something a user can mend is wrong; the message says what.
     """
-    with _opened(request, listener) as opened:
+    return _together(request, listener, _train)
+
+
+def baselines(request: FinalRequest, listener: Listener) -> FinalOutcome | None:
+    """Train what a user would do without the search, with the same data, recipes and seeds.
+
+    Each modality alone, simple fusion at the number of parameters that `train` chose, and the best networks of random
+    search and TPE at the search's number of trials. Several processes work together as in `train`.
+
+    Returns:
+        What it came to; None in the other processes.
+
+    Raises:
+        Interrupted: A signal asked for the end; what was stored stays, and the same call goes on.
+        MfasError: Something a user can mend is wrong; the message says what.
+    """
+    return _together(request, listener, _train_baselines)
+
+
+def _together(
+    request: FinalRequest,
+    listener: Listener,
+    work: Callable[[FinalRequest, Listener, Processes], FinalOutcome],
+) -> FinalOutcome | None:
+    """Have the first process do the work, and the others follow it until it is done."""
+    processes = Processes(choose_device(request.search.device))
+    if processes.is_first:
+        outcome = work(request, listener, processes)
+        processes.announce(None)
+        return outcome
+    _follow(request, listener, processes)
+    return None
+
+
+def _follow(request: FinalRequest, listener: Listener, processes: Processes) -> None:
+    """Take part in every training of the second step that the first process announces."""
+    with database.clear_errors(request.search.storage_url), Interrupts() as interrupts, interrupts.immediate():
+        step: UnfrozenStep | None = None
+        for number in processes.announced():
+            if step is None:  # By now the first process has made whatever was missing.
+                opened = _open(request, listener, processes)
+                step = opened.unfrozen_step(opened.frozen_step())
+            step.follow(number)
+
+
+def _train(request: FinalRequest, listener: Listener, processes: Processes) -> FinalOutcome:
+    with _opened(request, listener, processes) as opened:
         sampler = request.spec.search.sampler
         method = searched_method(
             sampler, opened.search.get_trials(deepcopy=False), request.spec.search_space(), request.n_candidates,
@@ -112,24 +162,15 @@ def train(request: FinalRequest, listener: Listener) -> FinalOutcome:
         return opened.outcome(found, opened.unfrozen(step, found))
 
 
-def baselines(request: FinalRequest, listener: Listener) -> FinalOutcome:
-    """Train what a user would do without the search, with the same data, recipes and seeds.
-
-    Each modality alone, simple fusion at the number of parameters that `train` chose, and the best networks of random
-    search and TPE at the search's number of trials.
-
-    Raises:
-        Interrupted: A signal asked for the end; what was stored stays, and the same call goes on.
-        MfasError: Something a user can mend is wrong; the message says what.
-    """
+def _train_baselines(request: FinalRequest, listener: Listener, processes: Processes) -> FinalOutcome:
     others = []
-    with _opened(request, listener) as opened:
+    with _opened(request, listener, processes) as opened:
         ours = opened.chosen(request.spec.search.sampler)
         n_trials = n_finished_trials(opened.search)
     for sampler in OTHER_SAMPLERS:
         if sampler != request.spec.search.sampler:
             others.append(_search_with(request, sampler, n_trials, listener))
-    with _opened(request, listener) as opened:
+    with _opened(request, listener, processes) as opened:
         features = opened.prepared.features
         spec = request.spec
         listener.say("Ranking layers by linear probes")
@@ -155,7 +196,7 @@ def _search_with(request: FinalRequest, sampler: SamplerName, n_trials: int, lis
 
 @dataclass(frozen=True)
 class _Opened:
-    """A search with its final trainings, while this process alone may add to them."""
+    """A search with its final trainings."""
 
     request: FinalRequest
     listener: Listener
@@ -163,7 +204,7 @@ class _Opened:
     final: optuna.Study
     preparation: Preparation
     prepared: Prepared
-    device: torch.device
+    processes: Processes
 
     @property
     def places(self) -> Places:
@@ -176,7 +217,21 @@ class _Opened:
             self.prepared.features,
             self.final,
             places=self.places,
-            device=self.device,
+            device=self.processes.device,
+            progress=self.listener.progress,
+            say=self.listener.say,
+        )
+
+    def unfrozen_step(self, frozen: FrozenStep) -> UnfrozenStep:
+        return UnfrozenStep(
+            self.request.spec,
+            self.prepared.features,
+            self.final,
+            frozen,
+            lambda: self.preparation.trainable(self.prepared),
+            places=self.places,
+            device=self.processes.device,
+            processes=self.processes,
             progress=self.listener.progress,
             say=self.listener.say,
         )
@@ -190,18 +245,7 @@ class _Opened:
                 "Features were given, so that there are no backbones to train: the second step is left out"
             )
             return {}
-        step = UnfrozenStep(
-            self.request.spec,
-            self.prepared.features,
-            self.final,
-            frozen,
-            lambda: self.preparation.trainable(self.prepared),
-            places=self.places,
-            device=self.device,
-            progress=self.listener.progress,
-            say=self.listener.say,
-        )
-        return step.run(choices, n_seeds=self.request.n_unfrozen_seeds)
+        return self.unfrozen_step(frozen).run(choices, n_seeds=self.request.n_unfrozen_seeds)
 
     def chosen(self, method: str) -> Choice:
         settings = finals.read_settings(self.final) or {}
@@ -236,40 +280,42 @@ class _Opened:
 
 
 @contextlib.contextmanager
-def _opened(request: FinalRequest, listener: Listener) -> Iterator[_Opened]:
-    """Open a search and its final trainings, with everything that was checked when it was searched."""
+def _opened(request: FinalRequest, listener: Listener, processes: Processes) -> Iterator[_Opened]:
+    """Open a search and its final trainings, to which this process alone may add meanwhile."""
     wanted = request.search
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise DeviceError(
-            f"Expected one process, found {os.environ['WORLD_SIZE']} that were started together (WORLD_SIZE): they "
-            "would wait for each other. Start it without torchrun or accelerate."
-        )
     check_home(wanted.home)
-    device = choose_device(wanted.device)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with (
         database.clear_errors(wanted.storage_url),
         Interrupts() as interrupts,
         interrupts.immediate(),
         locked(wanted.home, f"final-{wanted.study_name}", listener.say, work="training the same study to the end"),
     ):
-        database.check_exists(wanted.storage_url)
-        storage = database.open_storage(wanted.storage_url)
-        study = database.load_study(storage, wanted.study_name)
-        _check_search(study, wanted, listener)
-        preparing = preparation(wanted, listener)
-        prepared = preparing.run(recorded=records.read_backbones(study))
-        _check_features(records.read_features(study), prepared)
-        final = optuna.create_study(
-            storage=storage,
-            study_name=finals.final_name(wanted.study_name),
-            direction="maximize",
-            load_if_exists=True,
-        )
-        _claim(final, request.spec, prepared)
-        if prepared.features.stand_in:
-            final.set_user_attr(records.STAND_IN, prepared.features.stand_in)
-        yield _Opened(request, listener, study, final, preparing, prepared, device)
+        opened = _open(request, listener, processes)
+        _claim(opened.final, request.spec, opened.prepared)
+        stand_in = opened.prepared.features.stand_in
+        if stand_in:
+            opened.final.set_user_attr(records.STAND_IN, stand_in)
+        yield opened
+
+
+def _open(request: FinalRequest, listener: Listener, processes: Processes) -> _Opened:
+    """Open a search and its final trainings, with everything that was checked when it was searched."""
+    wanted = request.search
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    database.check_exists(wanted.storage_url)
+    storage = database.open_storage(wanted.storage_url)
+    study = database.load_study(storage, wanted.study_name)
+    _check_search(study, wanted, listener)
+    preparing = preparation(wanted, listener)
+    prepared = preparing.run(recorded=records.read_backbones(study))
+    _check_features(records.read_features(study), prepared)
+    final = optuna.create_study(
+        storage=storage,
+        study_name=finals.final_name(wanted.study_name),
+        direction="maximize",
+        load_if_exists=True,
+    )
+    return _Opened(request, listener, study, final, preparing, prepared, processes)
 
 
 def _check_search(study: optuna.Study, wanted: SearchRequest, listener: Listener) -> None:

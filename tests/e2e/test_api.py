@@ -40,6 +40,7 @@ def test_the_program_of_the_document(here: Path, caplog: pytest.LogCaptureFixtur
     assert {"mfas", "random", "tpe", "towers_auxiliary", "centralnet", "gmu"} <= names
     assert all(0.0 <= score <= 1.0 for score in left["scores"].values())
     assert left["sentence"] in result.to_markdown()
+    assert left["sentence"] in result.to_html()
     assert json.loads(result.to_json())["verdict"]["sentence"] == left["sentence"]
     assert result.to_csv().count("\n") > 2 * len(names)
     assert left["best"] in result.to_text()
