@@ -3,12 +3,14 @@
 # make hub:    the sampler as a package for OptunaHub, under build/optunahub
 # make bench:  what the program costs, each ratio beside its target (minutes; on a machine that does nothing else)
 # make chaos:  workers killed and servers restarted, many times (an hour; MFAS_CHAOS_KILLS and others say how often)
+# make lock:   versions and hashes of all that an installation needs, in requirements.lock
+# make audit:  known vulnerabilities in these (asks PyPI)
 # make table:  samplers compared on the tabulated benchmark (minutes)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: search test chaos bench table hub check install clean
+.PHONY: search test chaos bench table hub lock audit install clean
 
 search: $(VENV)/.installed
 	$(BIN)/mfas-optuna search --study digits
@@ -31,6 +33,20 @@ hub: $(VENV)/.installed-dev
 
 table: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.table replay
+
+# Without a header, which would name the index that was asked.
+lock: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+	{ echo '# All that mfas-optuna and its extras need, on any platform; made by `make lock`. To install nothing else:'; \
+	  echo '#   pip install --require-hashes -r requirements.lock && pip install --no-deps mfas-optuna'; \
+	  $(BIN)/uv pip compile --quiet pyproject.toml -c constraints.txt --universal --python-version 3.11 --generate-hashes \
+	    --extra avmnist --extra distributed --extra mmimdb --extra ntu --extra onnx --extra postgres --extra s3 \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links; } > requirements.lock.tmp
+	mv requirements.lock.tmp requirements.lock
+
+audit: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit -r requirements.lock --disable-pip --require-hashes
 
 install: $(VENV)/.installed-dev
 
