@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -88,3 +89,41 @@ def test_the_programme_that_draws_the_readmes_picture_finds_what_it_calls() -> N
     patched = re.findall(r'patch\.object\(output, "(\w+)"', (ROOT / "docs" / "make_picture.py").read_text())
     assert patched
     assert all(callable(getattr(module.output, name)) for name in patched)
+
+
+def _texts() -> list[str]:
+    """Return every string of the package's source, with {} for what is filled in."""
+    texts = []
+    for file in (ROOT / "mfas_optuna").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return texts
+
+
+def test_messages_that_are_explained_are_those_of_the_program() -> None:
+    document = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [" ".join(text.split()) for bold in re.findall(r"^\*\*(.+?)\*\*", document, re.MULTILINE | re.DOTALL)
+              for text in re.findall(r"`([^`]+)`", bold)]  # fmt: skip
+    assert len(quoted) >= 15
+    texts = _texts()
+    assert [text for text in quoted if not any(text in of_source for of_source in texts)] == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "storage").glob("*.md")]
+    broken = [
+        f"{document.relative_to(ROOT)}: {link}"
+        for document in documents
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
+        if not (document.parent / link).exists()
+    ]
+    assert broken == []
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    subprocess.run([sys.executable, ROOT / "docs" / "make_api.py", "--check"], check=True)
