@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "api.md"
 HEAD = """# What can be imported
 
-Made from the docstrings by `python docs/make_api.py`. Shapes and units stand with the arguments. Programs that use them:
-[python.md](python.md), [sampler.md](sampler.md), [quickstart.ipynb](quickstart.ipynb).
+Made from the docstrings by `python docs/make_api.py`. Shapes and units stand with the arguments. Programs that use
+them: [python.md](python.md), [sampler.md](sampler.md), [quickstart.ipynb](quickstart.ipynb).
 """
 PARTS = {
     "A study from start to end": ("mfas_optuna", ["FusionStudy", "FusionResult", "load_model"]),
