@@ -12,7 +12,9 @@ Of each search:
   given back lie within them, so they count as a cost;
 - *whole*: wall-clock seconds of the command, with the start of the processes and the reading of features;
 - trials: complete, and of these over-draws;
-- best: the best validation score.
+- best: the best validation score;
+- supervision: processor time of the process that supervises the workers, from when they train until they end, beside
+  theirs. It is what supervision can cost at most, and hardly depends on what else the machine does.
 
 The ratio is that of one worker's seconds to theirs in the same turn; the median over the turns is what is judged.
 """
@@ -20,10 +22,12 @@ The ratio is that of one worker's seconds to theirs in the same turn; the median
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +42,10 @@ from tests.postgres import PostgresServer, find_binaries
 
 CLI = [sys.executable, "-m", "mfas_optuna"]
 TARGET_OF_TWO = 1.8
+TARGET_OF_SUPERVISION = 0.02
+START_S = 4.0
+"""Processor time that a worker's start takes at most: imports, and reading the features."""
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Search:
         n_complete: Complete trials.
         n_over_draws: Of these beyond the slots of their step.
         best: Best validation score.
+        supervision: Processor time of the supervisor as a fraction of its workers'.
     """
 
     n_workers: int
@@ -59,6 +68,7 @@ class Search:
     n_complete: int
     n_over_draws: int
     best: float
+    supervision: float
 
 
 def run_search(study: str, url: str, name: str, n_workers: int, options: Sequence[str]) -> Search:
@@ -71,10 +81,13 @@ def run_search(study: str, url: str, name: str, n_workers: int, options: Sequenc
     if n_workers > 1:
         command += ["--workers", str(n_workers)]
     started = time.perf_counter()
-    ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    whole_s = time.perf_counter() - started
-    if ended.returncode != 0:
-        raise SystemExit(f"`{' '.join(command)}` ended with {ended.returncode}.\n{ended.stdout}{ended.stderr}")
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=output, stderr=output)
+        supervision = _supervision(process)
+        whole_s = time.perf_counter() - started
+        if process.returncode != 0:
+            output.seek(0)
+            raise SystemExit(f"`{' '.join(command)}` ended with {process.returncode}.\n{output.read()}")
     trials = load_study(open_storage(url), name).get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
     begins = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
@@ -87,7 +100,27 @@ def run_search(study: str, url: str, name: str, n_workers: int, options: Sequenc
         len(complete),
         sum(proposal is not None and proposal.is_over_draw for proposal in proposals),
         max(trial.value for trial in complete if trial.value is not None),
+        supervision,
     )
+
+
+def _supervision(supervisor: subprocess.Popen[bytes]) -> float:
+    """Wait for a supervisor's end; return its processor time as a fraction of its children's while these train."""
+    samples: list[tuple[float, float]] = []
+    while supervisor.poll() is None:
+        with contextlib.suppress(OSError):  # One ended meanwhile.
+            children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
+            of_children = sum(_processor_s(child) for child in children)
+            if of_children > START_S * len(children):
+                samples.append((_processor_s(supervisor.pid), of_children))
+        time.sleep(_POLL_S)
+    (first, of_children), (last, of_children_last) = samples[0], samples[-1]
+    return (last - first) / max(of_children_last - of_children, 1e-9)
+
+
+def _processor_s(process: int | str) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(study: str, url: str, numbers: Sequence[int], n_repeats: int, options: Sequence[str]) -> list[list[Search]]:
@@ -124,6 +157,8 @@ def show(turns: Sequence[Sequence[Search]]) -> list[Verdict]:
         )
         if first.n_workers == 2 and turns[0][0].n_workers == 1:
             verdicts.append(Verdict("two workers", statistics.median(schedule), TARGET_OF_TWO, "at least", " times"))
+    supervision = statistics.median(one.supervision for turn in turns for one in turn)
+    verdicts.append(Verdict("supervision", 100 * supervision, 100 * TARGET_OF_SUPERVISION, "at most", " %"))
     header = ["workers", "schedule, s", "sooner, times", "whole, s", "sooner", "complete", "over-draws", "best"]
     print(table(header, cells))
     for verdict in verdicts:
@@ -138,12 +173,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--joint", type=int, help="networks trained at once [default: the program's]")
+    parser.add_argument("--trials", type=int, help="of each search [default: the schedule's]")
     given = parser.parse_args(argv)
     os.environ["MFAS_HOME"] = str(given.home.absolute())
     binaries = find_binaries()
     if binaries is None:
         raise SystemExit("PostgreSQL's programs are not installed: initdb was not found.")
     options = [] if given.joint is None else ["--joint", str(given.joint)]
+    options += [] if given.trials is None else ["--trials", str(given.trials)]
     subprocess.run([*CLI, "prepare", "--study", given.study, "--quiet"], check=True)
     server = PostgresServer(binaries)
     try:
