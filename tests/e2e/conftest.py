@@ -17,7 +17,11 @@ from typing import Any
 
 import pytest
 
+from . import forked
+
 COMMAND = Path(sys.executable).parent / "mfas-optuna"
+READ_AT_THE_START = {"OMP_NUM_THREADS", "PYTHONPATH", "PYTHONWARNINGS", "TORCH_HOME"}
+"""Variables that a process forked from another has read already."""
 
 TINY = """
 title = "A study for tests"
@@ -72,6 +76,9 @@ class Cli:
         return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "160", **changes}
 
     def run(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        if sys.platform == "linux" and not environment.keys() & READ_AT_THE_START:
+            environment = self.environment(**environment)
+            return forked.run(arguments, folder=self.folder, environment=environment, timeout=timeout)
         return subprocess.run(
             [COMMAND, *arguments],
             cwd=self.folder,
