@@ -15,6 +15,8 @@ from mfas_optuna import trials as records
 from mfas_optuna.worker.request import Listener, SearchRequest
 
 _LOOK_EVERY_S = 0.5
+_WORK_FOR_LOOKING, _RAREST_S = 50, 10.0
+"""Looking takes no more than a fiftieth of the time, as long as ten seconds between two looks allow that."""
 
 
 class Watch:
@@ -34,6 +36,7 @@ class Watch:
         """Look, when the last time was long enough ago or it is to be done now."""
         if not now and time.monotonic() < self._look_at:
             return
+        began = time.monotonic()
         trials = self._study.get_trials(deepcopy=False)
         new = [trial for trial in self._ended(trials) if trial.number not in self._seen]
         n_finished = sum(records.is_finished(trial) for trial in trials)
@@ -45,7 +48,8 @@ class Watch:
             self._listener.trial_ended(self._study, trial, n_finished, n_planned)
         n_workers = len(self._opened.patience.run(lambda: database.living(self._opened, self._study._study_id)))
         self._listener.standing(n_workers, count_failures(trials))
-        self._look_at = time.monotonic() + _LOOK_EVERY_S
+        ended = time.monotonic()
+        self._look_at = ended + max(_LOOK_EVERY_S, min(_RAREST_S, _WORK_FOR_LOOKING * (ended - began)))
 
     @staticmethod
     def _ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
