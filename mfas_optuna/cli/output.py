@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +26,17 @@ if TYPE_CHECKING:
     from mfas_optuna.worker import DataReport, Estimate, SearchOutcome, SearchRequest, StepStatus, StudyStatus
 
 JSON_VERSION = 1
+UNLIMITED = 10_000
+"""Columns of what is no terminal."""
 
 
 def make_console() -> Console:
-    """Return a console that leaves the breaking of long lines to the terminal, so that they can be copied whole."""
-    return Console(highlight=False, soft_wrap=True)
+    """Return a console that leaves the breaking of long lines to the terminal, so that they can be copied whole.
+
+    Tables fit into the terminal; in a pipe or a file they are as wide as they are, unless COLUMNS says otherwise.
+    """
+    is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, soft_wrap=True, width=None if is_narrow else UNLIMITED)
 
 
 def print_json(values: Mapping[str, Any]) -> None:

@@ -67,7 +67,7 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
         DataError: A raw file is not what it should be.
         DataNotFoundError: Raw files are missing; the message says what to get and where to put it.
     """
-    root = _check_files(data_root)
+    root = check_files(data_root)
     images, image_labels = _read_mnist(root)
     wrong: list[str] = []
     speech = _read_speech(root, progress, wrong)
@@ -135,7 +135,12 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
 # Files.
 
 
-def _check_files(data_root: Path | None) -> Path:
+def check_files(data_root: Path | None) -> Path:
+    """Return the folder of raw files when they are in it.
+
+    Raises:
+        DataNotFoundError: Some are missing; the message says which, and where to get them.
+    """
     wanted = {
         "mnist": ("MNIST's four .gz files in IDX format", list(_MNIST.values())),
         "fsdd": ("the Free Spoken Digit Dataset, with its folder recordings/", ["recordings"]),

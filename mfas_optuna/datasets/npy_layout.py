@@ -53,6 +53,22 @@ def identity(data_root: Path) -> dict[str, Any]:
     return {name: {"bytes": file.stat().st_size, "sampled": store.sampled_digest(file)} for name, file in found.items()}
 
 
+def check_files(data_root: Path | None) -> Path:
+    """Return the folder of the arrays when they are in it.
+
+    Raises:
+        DataNotFoundError: Some are missing.
+    """
+    missing = [] if data_root is None else [str(file) for file in files(data_root).values() if not file.is_file()]
+    if data_root is None or missing:
+        where = "no folder of raw data was named" if data_root is None else f"missing: {', '.join(missing)}"
+        raise DataNotFoundError(
+            f"avmnist, source npy: {where}. Put audio/, images/, train_labels.npy and test_labels.npy into one folder "
+            "and name it with --data-root or MFAS_DATA. The study digits needs no files."
+        )
+    return data_root
+
+
 def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progress: Progress) -> store.Contents:
     """Copy the arrays into the splits' files in `folder`.
 
@@ -60,13 +76,7 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
         DataError: The arrays do not fit together.
         DataNotFoundError: Files are missing.
     """
-    if data_root is None or not identity(data_root):
-        missing = [] if data_root is None else [str(file) for file in files(data_root).values() if not file.is_file()]
-        where = "no folder of raw data was named" if data_root is None else f"missing: {', '.join(missing)}"
-        raise DataNotFoundError(
-            f"avmnist, source npy: {where}. Put audio/, images/, train_labels.npy and test_labels.npy into one folder "
-            "and name it with --data-root or MFAS_DATA. The study digits needs no files."
-        )
+    data_root = check_files(data_root)
     found = files(data_root)
     arrays = {name: _open(file) for name, file in found.items()}
     problems = list(_problems(arrays, found, settings.n_validation))

@@ -61,7 +61,7 @@ def open_storage(url: str, patience: Patience | None = None) -> BatchStorage:
     Raises:
         StorageError: The URL is not valid, its driver is missing, or the database cannot be reached or written.
     """
-    parsed = _parse(url)
+    parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         arguments: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
         _prepare_sqlite(parsed)
@@ -89,12 +89,17 @@ def check_exists(url: str) -> None:
     Raises:
         StorageError: It is not, or the URL is not valid.
     """
-    parsed = _parse(url)
+    parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
         raise StorageError(f"{parsed.database}: there is no study database. Start one with `mfas-optuna search`.")
 
 
-def _parse(url: str) -> URL:
+def parse_url(url: str) -> URL:
+    """Return a database URL in its parts.
+
+    Raises:
+        StorageError: It is not valid, not of SQLite or PostgreSQL, or its driver is missing.
+    """
     try:
         parsed = make_url(url)
         parsed.get_dialect()
