@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mfas_optuna import __version__
-from mfas_optuna.cli import data, doctor, final, own, report, supervisor, upkeep
+from mfas_optuna.cli import data, doctor, final, own, report, status, supervisor, upkeep
 from mfas_optuna.cli import export as exporting
 from mfas_optuna.cli.options import (
     DataRoot,
@@ -44,6 +44,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("init")(own.init)
 app.command("taps")(own.taps)
+app.command("status")(status.status)
 app.command("train")(final.train)
 app.command("baselines")(final.baselines)
 app.command("report")(report.report)
@@ -198,25 +199,6 @@ def work(
         outcome = worker.search(request, QuietView() if quiet else PlainView())
         if not quiet:
             _say(f"Study {request.study_name}: {outcome.n_finished} trials")
-
-
-@app.command()
-def status(
-    study: Study,
-    name: Name = None,
-    storage: Storage = None,
-    sampler: Sampler = None,
-    mode: Mode = None,
-    seed: Seed = None,
-    as_json: Json = False,
-) -> None:
-    """Print how far a stored study is, its best networks, and why trials failed."""
-    with clear_errors():
-        from mfas_optuna import worker
-        from mfas_optuna.cli import output
-
-        request = request_of(study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed)
-        output.print_status(worker.status(request), as_json=as_json)
 
 
 @app.command()

@@ -177,9 +177,9 @@ class LiveView:
         lines: list[Text | Table | ProgressBar] = []
         if self._work is not None:
             what, done, total = self._work
-            lines.append(_bar(what, done, total, self._pace))
+            lines.append(bar(what, done, total, self._pace))
         if self._news.n_planned:
-            lines.append(_bar("trials", self._news.n_finished, self._news.n_planned))
+            lines.append(bar("trials", self._news.n_finished, self._news.n_planned))
             line = Text()
             for label, value in self._news.parts():
                 line.append(f"{label} ", style="dim").append(value, style="bold").append("  ")
@@ -194,7 +194,8 @@ class LiveView:
         return Group(*lines)
 
 
-def _bar(what: str, done: int, total: int, pace: Pace | None = None) -> Table:
+def bar(what: str, done: int, total: int, pace: Pace | None = None) -> Table:
+    """Return how far work is as a bar, with its numbers, and its pace once there is one."""
     grid = Table.grid(padding=(0, 1))
     standing = Text(_standing(done, total, pace))
     grid.add_row(Text(what), ProgressBar(total=max(total, 1), completed=done, width=30), standing)
@@ -229,17 +230,24 @@ def make_view(*, quiet: bool) -> Iterator[Listener]:
         yield PlainView()
         return
     view = LiveView(console)
+    with drawn(view.live):
+        yield view
+
+
+@contextlib.contextmanager
+def drawn(live: Live) -> Iterator[None]:
+    """Draw a live view; what is logged meanwhile is printed above it."""
     plain = sys.stderr
     handlers = [
         handler
         for handler in logging.getLogger().handlers
         if isinstance(handler, logging.StreamHandler) and handler.stream is plain
     ]
-    with view.live:
+    with live:
         for handler in handlers:
             handler.setStream(sys.stderr)  # The view's own for now, which prints above what is drawn.
         try:
-            yield view
+            yield
         finally:
             for handler in handlers:
                 handler.setStream(plain)
