@@ -228,17 +228,18 @@ def prepare(
 def studies(as_json: Json = False) -> None:
     """List the studies that `--study` can name."""
     with clear_errors():
-        import json
-
+        from mfas_optuna.cli import output
+        from mfas_optuna.errors import SpecError
         from mfas_optuna.spec import load_spec, study_files
 
-        files = study_files()
-        if as_json:
-            typer.echo(json.dumps({name: str(path) for name, path in files.items()}, indent=1))
-            return
-        width = max((len(name) for name in files), default=0)
-        for name, path in files.items():
-            typer.echo(f"{name:<{width}}  {load_spec(path).title}  ({path})")
+        found: list[tuple[str, str, str]] = []
+        for name, path in study_files().items():
+            try:
+                title = load_spec(path).title
+            except SpecError as error:  # The others can be listed nevertheless.
+                title = f"cannot be used: {error.problems[0]}"
+            found.append((name, title, str(path)))
+        output.print_studies(found, as_json=as_json)
 
 
 @app.command()

@@ -196,6 +196,20 @@ def print_taps(taps: Sequence[TapInfo]) -> None:
     make_console().print(table)
 
 
+def print_studies(studies: Sequence[tuple[str, str, str]], *, as_json: bool) -> None:
+    """Print name, title and file of each study."""
+    if as_json:
+        print_json({"studies": [{"study": name, "title": title, "file": file} for name, title, file in studies]})
+        return
+    console = make_console()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, title, file in studies:
+        table.add_row(Text(name), Text(title).append(f"\n{file}", style="dim"))
+    console.print(table)
+
+
 def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
     """Print a resolved study, a valid study file itself, with the size of its space."""
     space = spec.search_space()
@@ -233,9 +247,11 @@ def _as_toml(values: Mapping[str, Any], path: str = "") -> str:
 
 
 def toml_value(value: Any) -> str:
-    """Return a JSON value as TOML on one line."""
+    """Return a JSON value as TOML: on one line, but a list of tables with a line for each."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {toml_value(of)}" for key, of in value.items()) + " }"
+    if isinstance(value, list) and value and all(isinstance(of, dict) for of in value):
+        return "[\n" + "".join(f"  {toml_value(of)},\n" for of in value) + "]"
     if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -45,6 +44,8 @@ def status(
     """Print how far a stored study is, its best networks, and why trials failed."""
     with clear_errors():
         from mfas_optuna import worker
+        from mfas_optuna.cli.output import make_console
+        from mfas_optuna.cli.view import can_draw
 
         request = request_of(study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed)
         if not watch:
@@ -53,7 +54,7 @@ def status(
         looks = worker.watch_status(request, every)
         if as_json:
             _watch_as_json(looks)
-        elif sys.stdout.isatty():
+        elif can_draw(make_console()):
             _watch_in_place(looks, every)
         else:
             _watch_as_blocks(looks)
@@ -282,13 +283,13 @@ class Frame:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from mfas_optuna.cli import output
-        from mfas_optuna.cli.view import bar
+        from mfas_optuna.cli.view import Bar
 
         status = self.status
         if status is None:
             return
         done = _n_done(status)
-        above: list[RenderableType] = [_headline(status), bar("trials", done, max(done, status.n_planned), self._pace)]
+        above: list[RenderableType] = [_headline(status), Bar("trials", done, max(done, status.n_planned), self._pace)]
         if status.stand_in:
             above.insert(0, output.stand_in_text(status.stand_in))
         hosts = Counter(of.worker.host for of in status.workers)
