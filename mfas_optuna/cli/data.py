@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from mfas_optuna.cli import completion
 from mfas_optuna.cli.options import DataRoot, Json, Quiet, Study, clear_errors, request_of
 
 app = typer.Typer(help="Build, check or make up the data of a study.", no_args_is_help=True)
@@ -14,7 +15,7 @@ app = typer.Typer(help="Build, check or make up the data of a study.", no_args_i
 
 @app.command("build")
 def build_data(
-    study: Annotated[str, typer.Argument(help="The study whose data are built.")],
+    study: Annotated[str, typer.Argument(help="The study whose data are built.", autocompletion=completion.studies)],
     data_root: DataRoot = None,
     force: Annotated[bool, typer.Option("--force", help="Build again although they are there.")] = False,
     quiet: Quiet = False,
@@ -59,14 +60,23 @@ def check_data(
 
 @app.command("make")
 def make_data(
-    data_set: Annotated[str, typer.Argument(help="What the data stand in for: ntu or mmimdb.")],
+    data_set: Annotated[
+        str,
+        typer.Argument(
+            help="What the data stand in for: ntu or mmimdb.", autocompletion=completion.words("mmimdb", "ntu")
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(help="An empty or new folder.")],
     samples: Annotated[int, typer.Option("--samples", min=1, help="Samples in all splits together.")] = 200,
     classes: Annotated[int, typer.Option("--classes", min=2, help="Classes, or genres.")] = 6,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything.")] = 0,
     layout: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option("--layout", help="Of mmimdb: raw (JSON and JPEG) or hdf5 \\[default: raw]."),
+        typer.Option(
+            "--layout",
+            help="Of mmimdb: raw (JSON and JPEG) or hdf5 \\[default: raw].",
+            autocompletion=completion.words("raw", "hdf5"),
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

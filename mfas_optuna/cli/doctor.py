@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mfas_optuna.cli import completion
 from mfas_optuna.cli.options import DataRoot, Json, Storage, Weights, clear_errors
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 def doctor(
     study: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option("--study", "-s", help="Look at this study's data, backbones and features too."),
+        typer.Option(
+            "--study",
+            "-s",
+            help="Look at this study's data, backbones and features too.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     storage: Storage = None,
     weights: Weights = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from mfas_optuna.cli import completion
 from mfas_optuna.cli.options import (
     DataRoot,
     Json,
@@ -38,7 +39,11 @@ def export(
     ] = "best",
     step: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option("--step", help="frozen or unfrozen \\[default: the one that validation prefers]."),
+        typer.Option(
+            "--step",
+            help="frozen or unfrozen \\[default: the one that validation prefers].",
+            autocompletion=completion.words("frozen", "unfrozen"),
+        ),
     ] = None,
     onnx: Annotated[
         Optional[bool],  # noqa: UP045

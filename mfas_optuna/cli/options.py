@@ -10,16 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from mfas_optuna.cli import completion
 from mfas_optuna.cli.supervisor import is_one_of_several
 
 if TYPE_CHECKING:
     from mfas_optuna.spec import StudySpec
     from mfas_optuna.worker import SearchRequest
 
-Study = Annotated[str, typer.Option("--study", "-s", help="Study: a name from `mfas-optuna studies`, or a .toml file.")]
+Study = Annotated[
+    str,
+    typer.Option(
+        "--study",
+        "-s",
+        help="Study: a name from `mfas-optuna studies`, or a .toml file.",
+        autocompletion=completion.studies,
+    ),
+]
 Name = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-    typer.Option("--name", help="Name in the database \\[default: the study's, with what differs from its file]."),
+    typer.Option(
+        "--name",
+        help="Name in the database \\[default: the study's, with what differs from its file].",
+        autocompletion=completion.names,
+    ),
 ]
 Storage = Annotated[
     Optional[str],  # noqa: UP045
@@ -34,10 +47,16 @@ Weights = Annotated[
         help="Folder or URL of the weights \\[default: MFAS_WEIGHTS, the study file's, or weights/ in MFAS_HOME].",
     ),
 ]
-Sampler = Annotated[Optional[str], typer.Option("--sampler", help="mfas, random or tpe.")]  # noqa: UP045
-Mode = Annotated[Optional[str], typer.Option("--mode", help="calibrated or paper (for the mfas sampler).")]  # noqa: UP045
+Sampler = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--sampler", help="mfas, random or tpe.", autocompletion=completion.samplers),
+]
+Mode = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--mode", help="calibrated or paper (for the mfas sampler).", autocompletion=completion.modes),
+]
 Seed = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of every random choice.")]  # noqa: UP045
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", autocompletion=completion.devices)]
 Joint = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mfas_optuna.cli.view import clock
+from mfas_optuna.cli.pace import clock
 from mfas_optuna.target import METRIC_TITLES, Metric
 
 if TYPE_CHECKING:

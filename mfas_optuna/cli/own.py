@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
 
+from mfas_optuna.cli import completion
 from mfas_optuna.cli.options import DataRoot, clear_errors, request_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ def init(
     ] = None,
     target: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--target", help="multiclass, multilabel or regression \\[default: multiclass]."),
+        typer.Option(
+            "--target",
+            help="multiclass, multilabel or regression \\[default: multiclass].",
+            autocompletion=completion.words("multiclass", "multilabel", "regression"),
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
 ) -> None:
@@ -88,7 +93,10 @@ def taps(
         Optional[str],  # noqa: UP045
         typer.Option("--shape", help="Shape of a sample without the batch, such as 3,224,224."),
     ] = None,
-    study: Annotated[Optional[str], typer.Option("--study", "-s", help="Instead: a study.")] = None,  # noqa: UP045
+    study: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--study", "-s", help="Instead: a study.", autocompletion=completion.studies),
+    ] = None,
     modality: Annotated[Optional[str], typer.Option("--modality", help="Its modality.")] = None,  # noqa: UP045
     data_root: DataRoot = None,
 ) -> None:

@@ -109,7 +109,7 @@ def as_values(status: StudyStatus) -> dict[str, Any]:
 
 def _print(console: Console, status: StudyStatus) -> None:
     from mfas_optuna.cli import output
-    from mfas_optuna.cli.view import clock
+    from mfas_optuna.cli.pace import clock
 
     output.print_stand_in(console, status.stand_in)
     console.print(_headline(status))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from mfas_optuna.cli import completion
 from mfas_optuna.cli.options import (
     Json,
     Mode,
@@ -117,7 +118,12 @@ def gc(
     weights: Weights = None,
     study: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--study", "-s", help="Study whose file names database and weights; all studies are looked at."),
+        typer.Option(
+            "--study",
+            "-s",
+            help="Study whose file names database and weights; all studies are looked at.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     grace: Annotated[
         float,

@@ -18,12 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mfas_optuna import trials as records
-from mfas_optuna.cli.pace import Pace
-from mfas_optuna.worker import Listener
+from mfas_optuna.cli.pace import Pace, clock
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
+
+    from mfas_optuna.worker import Listener
 
 PLAIN_PROGRESS_S = 10.0
 
@@ -240,13 +241,6 @@ def _standing(done: int, total: int, pace: Pace | None) -> str:
         digits = 0 if per_second >= 10 else 1 if per_second >= 0.1 else 3
         parts += [f"{per_second:.{digits}f}/s", f"{clock((total - done) / per_second)} left"]
     return ", ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """Return seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def can_draw(console: Console) -> bool:
