@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -100,7 +100,7 @@ def search(
 
     The same command in several terminals, or on several machines with one PostgreSQL, shares the work.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import spec as settings
 
         n_workers = settings.n_workers(workers)
@@ -210,10 +210,11 @@ def prepare(
     force: Annotated[
         bool, typer.Option("--force", help="Make the features again, and whatever else is damaged.")
     ] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a study's data, trained backbones and features, or check that they are there and sound."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
@@ -221,13 +222,13 @@ def prepare(
         request = request_of(study, name=None, storage=None, device=device, data_root=data_root, weights=weights)
         with make_view(quiet=quiet) as view:
             prepared = worker.prepare(request, view, force=force)
-        output.print_prepared(request.spec, prepared)
+        output.print_prepared(request.spec, prepared, as_json=as_json)
 
 
 @app.command()
 def studies(as_json: Json = False) -> None:
     """List the studies that `--study` can name."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna.cli import output
         from mfas_optuna.errors import SpecError
         from mfas_optuna.spec import load_spec, study_files
@@ -243,9 +244,34 @@ def studies(as_json: Json = False) -> None:
 
 
 @app.command()
+def schema(
+    command: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Argument(help="Command, such as status, data check or error; all of them when left out."),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of what a command prints with --json."""
+    with clear_errors():
+        import difflib
+        import json
+
+        from mfas_optuna.cli.schemas import SCHEMAS
+        from mfas_optuna.cli.schemas import schema as schema_of
+        from mfas_optuna.errors import SpecError
+
+        name = " ".join(command or [])
+        if name and name not in SCHEMAS:
+            near = difflib.get_close_matches(name, SCHEMAS, n=3, cutoff=0.4) or list(SCHEMAS)
+            raise SpecError(
+                [f"schema: expected a command that prints JSON, found {name!r}. Did you mean {', '.join(near)}?"]
+            )
+        typer.echo(json.dumps(schema_of(name) if name else {each: schema_of(each) for each in SCHEMAS}, indent=1))
+
+
+@app.command()
 def show(study: Study, sampler: Sampler = None, mode: Mode = None, seed: Seed = None, as_json: Json = False) -> None:
     """Print a study file resolved: every setting, and the size of its space."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna.cli import output
 
         _, _, resolved = specs(study, sampler, mode, seed, None)

@@ -39,7 +39,7 @@ def doctor(
 
     Nothing is written. Exits with 1 when there is a problem that a search would fail on.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna.doctor import Subject, examine, examine_packages
 
         findings = examine_packages()

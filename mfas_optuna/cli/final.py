@@ -72,7 +72,7 @@ def train(
 
     What was trained is stored; the same command goes on where it was stopped.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import worker
 
         search = request_of(
@@ -113,7 +113,7 @@ def baselines(
     With the data, recipes and seeds of `train`, which comes first; simple fusion gets as many parameters as its network
     has, the networks of random search and TPE the same number of trials.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import worker
 
         search = request_of(

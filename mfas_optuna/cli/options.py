@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mfas_optuna.spec import StudySpec
     from mfas_optuna.worker import SearchRequest
 
+JSON_VERSION = 1
+"""Of what commands print with --json (mfas_optuna.cli.schemas)."""
+
 Study = Annotated[
     str,
     typer.Option(
@@ -81,11 +84,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result onl
 
 
 @contextlib.contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turn errors into one clear message and an exit code: 2 for bad input, 1 for a failed run, 130 or 143 stopped."""
+def clear_errors(*, as_json: bool = False) -> Iterator[None]:
+    """Turn errors into one clear message and an exit code: 2 for bad input, 1 for a failed run, 130 or 143 stopped.
+
+    Args:
+        as_json: Print the error as JSON on standard output too, in place of the result.
+    """
     import logging
 
-    from mfas_optuna.errors import Interrupted, MfasError
+    from mfas_optuna.errors import BlobError, Interrupted, MfasError
 
     debug = bool(os.environ.get("MFAS_DEBUG"))
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(message)s")
@@ -101,7 +108,11 @@ def clear_errors() -> Iterator[None]:
     except MfasError as error:
         if debug:
             raise
-        typer.echo(f"mfas-optuna: {error}", err=True)
+        # What refers to a blob, and where a copy may be, is known to no code that reads one.
+        hint = f" {_ABOUT_BLOBS}" if isinstance(error, BlobError) else ""
+        typer.echo(f"mfas-optuna: {error}{hint}", err=True)
+        if as_json:
+            _print_error(error, f"{error}{hint}", error.exit_code)
         raise typer.Exit(error.exit_code) from error
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
@@ -113,7 +124,25 @@ def clear_errors() -> Iterator[None]:
             "This is a fault of the program. `mfas-optuna --debug ...` shows where.",
             err=True,
         )
+        if as_json:
+            _print_error(error, str(error), 1)
         raise typer.Exit(1) from error
+
+
+_ABOUT_BLOBS = "`mfas-optuna fsck` says what refers to it, and with --repair puts back a copy that this machine has."
+
+
+def _print_error(error: Exception, message: str, exit_code: int) -> None:
+    import json
+
+    details = getattr(error, "problems", None) or getattr(error, "differences", None) or ()
+    told = {
+        "type": type(error).__name__,
+        "message": message,
+        "details": [str(detail) for detail in details],
+        "exit_code": exit_code,
+    }
+    typer.echo(json.dumps({"version": JSON_VERSION, "error": told}, indent=1))
 
 
 def specs(

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mfas_optuna.cli.options import JSON_VERSION
 from mfas_optuna.cli.pace import clock
 from mfas_optuna.target import METRIC_TITLES, Metric
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mfas_optuna.trials import RankedNetwork
     from mfas_optuna.worker import DataReport, Estimate, SearchOutcome, SearchRequest
 
-JSON_VERSION = 1
 UNLIMITED = 10_000
 """Columns of what is no terminal."""
 
@@ -133,8 +133,21 @@ def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bo
     console.print(Text(f"Study {request.study_name}: {outcome.n_finished} trials. Time: {stages}."), style="dim")
 
 
-def print_prepared(spec: StudySpec, prepared: Prepared) -> None:
+def print_prepared(spec: StudySpec, prepared: Prepared, *, as_json: bool) -> None:
     """Print what a study's preparation found or made."""
+    if as_json:
+        print_json(
+            {
+                "metric": spec.metric,
+                "backbones": {modality: trained.as_record() for modality, trained in prepared.backbones.items()},
+                "features": str(prepared.features.folder),
+                "fingerprint": prepared.fingerprint,
+                "timings_s": prepared.timings_s,
+                "stand_in": prepared.features.stand_in,
+                "data_card": prepared.card,
+            }
+        )
+        return
     console = make_console()
     console.print(Text(prepared.card))
     for modality, trained in prepared.backbones.items():
@@ -178,8 +191,11 @@ def print_data_report(study: str, report: DataReport, *, as_json: bool) -> None:
     console.print(Text(f"Data of {study}: {len(errors)} errors, {len(warnings)} warnings.{hint}"))
 
 
-def print_taps(taps: Sequence[TapInfo]) -> None:
+def print_taps(taps: Sequence[TapInfo], *, as_json: bool) -> None:
     """Print what can be tapped in a network."""
+    if as_json:
+        print_json({"taps": [asdict(tap) for tap in taps]})
+        return
     table = Table(show_edge=False, pad_edge=False)
     for heading, justify in (
         ("module", "left"),

@@ -42,7 +42,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Print how far a stored study is, its best networks, and why trials failed."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import worker
         from mfas_optuna.cli.output import make_console
         from mfas_optuna.cli.view import can_draw

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from mfas_optuna.errors import StorageError
 from mfas_optuna.storage.leases import read_all_leases
-from mfas_optuna.storage.opening import POSTGRES_ARGUMENTS, masked, parse_url
+from mfas_optuna.storage.opening import GET_DRIVER, POSTGRES_ARGUMENTS, masked, parse_url
 from mfas_optuna.storage.workers import is_dead
 
 _metadata = sqlalchemy.MetaData()
@@ -59,7 +59,7 @@ def read_standing(url: str) -> DatabaseStanding | None:
         with engine.connect() as connection:
             return _read(connection)
     except (ImportError, ModuleNotFoundError) as error:
-        raise StorageError(f"{masked(url)}: the database's driver is missing: {error}. Install it.") from error
+        raise StorageError(f"{masked(url)}: the database's driver is missing: {error}. {GET_DRIVER}") from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         text = str(getattr(error, "orig", error)).strip().splitlines()[0]
         hint = (

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from ..schemas import check_output
+
 COMMAND = Path(sys.executable).parent / "mfas-optuna"
 
 TINY = """
@@ -72,7 +74,7 @@ class Cli:
         return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "160", **changes}
 
     def run(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        result = subprocess.run(
             [COMMAND, *arguments],
             cwd=self.folder,
             env=self.environment(**environment),
@@ -81,6 +83,9 @@ class Cli:
             timeout=timeout,
             check=False,
         )
+        if "--json" in arguments:
+            check_output(arguments, result.stdout, result.returncode)
+        return result
 
     def edit(self, old: str, new: str) -> None:
         """Change the study file."""
