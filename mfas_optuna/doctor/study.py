@@ -36,22 +36,24 @@ def inputs(subject: Subject) -> list[Finding]:
     """Return whether the data, backbones and features of the study are there; none where no study was named."""
     if subject.spec is None:
         return []
+    findings = list(_data(subject, subject.spec))
     try:
-        return [*_data(subject, subject.spec), *_prepared(subject, subject.spec)]
+        findings += _prepared(subject, subject.spec)
     except MfasError as error:
-        return [Finding("study", "preparation", "problem", str(error))]
+        findings.append(Finding("study", "preparation", "problem", str(error)))
+    return findings
 
 
 def _data(subject: Subject, spec: StudySpec) -> Iterator[Finding]:
     request = DataRequest.of(spec, subject.home, subject.data_root)
     name = f"data {spec.dataset.name}"
-    again = f"Run `mfas-optuna prepare --study {subject.study} --force`."
     try:
         fingerprint = built_fingerprint(request)
     except CacheError as error:
+        again = f"Run `mfas-optuna prepare --study {subject.study} --force`."
         yield Finding("study", name, "problem", str(error), again)
         return
-    except DataNotFoundError as error:
+    except MfasError as error:
         yield Finding("study", name, "problem", str(error))
         return
     if fingerprint is not None:
