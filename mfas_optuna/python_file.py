@@ -38,7 +38,7 @@ def load(path: Path) -> ModuleType:
     except FileNotFoundError as error:
         raise PythonFileError(f"{path}: expected a Python file, found none. Mend the path, or write it.") from error
     except OSError as error:
-        raise PythonFileError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise PythonFileError(f"{path}: cannot be read: {error.strerror}. Mend its permissions.") from error
     if path not in _loaded or _loaded[path][0] != changed:
         _loaded[path] = (changed, _run(path, source))
     return _loaded[path][1]

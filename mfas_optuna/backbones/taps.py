@@ -92,7 +92,10 @@ def tapped(
             of_tap.clear()
         result = model(x)
         if not isinstance(result, Tensor):
-            raise TapError(f"{type(model).__name__}: expected a tensor as its output, found {type(result).__name__}.")
+            raise TapError(
+                f"{type(model).__name__}: expected a tensor as its output, found {type(result).__name__}. Return "
+                "one tensor."
+            )
         return result, [_only_tensor(tap, of_tap) for tap, of_tap in zip(taps, kept, strict=True)]
 
     handles = []

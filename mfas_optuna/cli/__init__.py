@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
 from mfas_optuna import __version__
-from mfas_optuna.cli import data, final, own, report, supervisor, upkeep
+from mfas_optuna.cli import data, doctor, final, own, report, status, supervisor, upkeep
 from mfas_optuna.cli import export as exporting
 from mfas_optuna.cli.options import (
     DataRoot,
@@ -44,6 +44,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("init")(own.init)
 app.command("taps")(own.taps)
+app.command("status")(status.status)
 app.command("train")(final.train)
 app.command("baselines")(final.baselines)
 app.command("report")(report.report)
@@ -51,6 +52,7 @@ app.command("export")(exporting.export)
 app.command("predict")(exporting.predict)
 app.command("fsck")(upkeep.fsck)
 app.command("gc")(upkeep.gc)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
@@ -98,7 +100,7 @@ def search(
 
     The same command in several terminals, or on several machines with one PostgreSQL, shares the work.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import spec as settings
 
         n_workers = settings.n_workers(workers)
@@ -200,25 +202,6 @@ def work(
 
 
 @app.command()
-def status(
-    study: Study,
-    name: Name = None,
-    storage: Storage = None,
-    sampler: Sampler = None,
-    mode: Mode = None,
-    seed: Seed = None,
-    as_json: Json = False,
-) -> None:
-    """Print how far a stored study is, its best networks, and why trials failed."""
-    with clear_errors():
-        from mfas_optuna import worker
-        from mfas_optuna.cli import output
-
-        request = request_of(study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed)
-        output.print_status(worker.status(request), as_json=as_json)
-
-
-@app.command()
 def prepare(
     study: Study,
     device: Device = "auto",
@@ -227,10 +210,11 @@ def prepare(
     force: Annotated[
         bool, typer.Option("--force", help="Make the features again, and whatever else is damaged.")
     ] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a study's data, trained backbones and features, or check that they are there and sound."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
@@ -238,30 +222,56 @@ def prepare(
         request = request_of(study, name=None, storage=None, device=device, data_root=data_root, weights=weights)
         with make_view(quiet=quiet) as view:
             prepared = worker.prepare(request, view, force=force)
-        output.print_prepared(request.spec, prepared)
+        output.print_prepared(request.spec, prepared, as_json=as_json)
 
 
 @app.command()
 def studies(as_json: Json = False) -> None:
     """List the studies that `--study` can name."""
-    with clear_errors():
-        import json
-
+    with clear_errors(as_json=as_json):
+        from mfas_optuna.cli import output
+        from mfas_optuna.errors import SpecError
         from mfas_optuna.spec import load_spec, study_files
 
-        files = study_files()
-        if as_json:
-            typer.echo(json.dumps({name: str(path) for name, path in files.items()}, indent=1))
-            return
-        width = max((len(name) for name in files), default=0)
-        for name, path in files.items():
-            typer.echo(f"{name:<{width}}  {load_spec(path).title}  ({path})")
+        found: list[tuple[str, str, str]] = []
+        for name, path in study_files().items():
+            try:
+                title = load_spec(path).title
+            except SpecError as error:  # The others can be listed nevertheless.
+                title = f"cannot be used: {error.problems[0]}"
+            found.append((name, title, str(path)))
+        output.print_studies(found, as_json=as_json)
+
+
+@app.command()
+def schema(
+    command: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Argument(help="Command, such as status, data check or error; all of them when left out."),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of what a command prints with --json."""
+    with clear_errors():
+        import difflib
+        import json
+
+        from mfas_optuna.cli.schemas import SCHEMAS
+        from mfas_optuna.cli.schemas import schema as schema_of
+        from mfas_optuna.errors import SpecError
+
+        name = " ".join(command or [])
+        if name and name not in SCHEMAS:
+            near = difflib.get_close_matches(name, SCHEMAS, n=3, cutoff=0.4) or list(SCHEMAS)
+            raise SpecError(
+                [f"schema: expected a command that prints JSON, found {name!r}. Did you mean {', '.join(near)}?"]
+            )
+        typer.echo(json.dumps(schema_of(name) if name else {each: schema_of(each) for each in SCHEMAS}, indent=1))
 
 
 @app.command()
 def show(study: Study, sampler: Sampler = None, mode: Mode = None, seed: Seed = None, as_json: Json = False) -> None:
     """Print a study file resolved: every setting, and the size of its space."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna.cli import output
 
         _, _, resolved = specs(study, sampler, mode, seed, None)

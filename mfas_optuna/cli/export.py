@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from mfas_optuna.cli import completion
 from mfas_optuna.cli.options import (
     DataRoot,
     Json,
@@ -38,7 +39,11 @@ def export(
     ] = "best",
     step: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option("--step", help="frozen or unfrozen \\[default: the one that validation prefers]."),
+        typer.Option(
+            "--step",
+            help="frozen or unfrozen \\[default: the one that validation prefers].",
+            autocompletion=completion.words("frozen", "unfrozen"),
+        ),
     ] = None,
     onnx: Annotated[
         Optional[bool],  # noqa: UP045
@@ -56,7 +61,8 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write the network that validation chose as files that need neither this program nor Optuna."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
+        from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
         from mfas_optuna.errors import ExportError
         from mfas_optuna.export import ExportRequest, export_study
@@ -65,7 +71,9 @@ def export(
 
         steps: dict[str, Step] = {"frozen": "frozen", "unfrozen": "unfrozen"}
         if step is not None and step not in steps:
-            raise ExportError(f"--step: expected frozen or unfrozen, found {step!r}.")
+            raise ExportError(
+                f"--step: expected frozen or unfrozen, found {step!r}. Name one of them, or leave it out."
+            )
         of_study = request_of(
             study,
             name=name,
@@ -94,7 +102,7 @@ def export(
             exported = export_study(request, say=view.say, progress=view.progress)
         description = exported.description
         if as_json:
-            _print_json({"folder": str(exported.folder), **{key: description[key] for key in _SHOWN}})
+            output.print_json({"folder": str(exported.folder), **{key: description[key] for key in _SHOWN}})
             return
         metrics = description["metrics"]
         test = "not read" if metrics["test"] is None else f"{metrics['test']:.4f}"
@@ -118,7 +126,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict with an exported model on new samples: classes or labels with probabilities, or values."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna.export import load_model, read_inputs
 
         loaded = load_model(model)
@@ -131,7 +139,9 @@ def predict(
 
 
 def _print_json_of(model: Model, prediction: Prediction, *, is_single: bool) -> None:
-    _print_json(
+    from mfas_optuna.cli import output
+
+    output.print_json(
         {
             "model": model.description["title"],
             "target": model.target.kind,
@@ -141,14 +151,6 @@ def _print_json_of(model: Model, prediction: Prediction, *, is_single: bool) -> 
             "stand_in": model.description["stand_in"],
         }
     )
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    import json
-
-    from mfas_optuna.cli.output import JSON_VERSION
-
-    typer.echo(json.dumps({"version": JSON_VERSION, **values}, indent=1))
 
 
 def _print_text(model: Model, prediction: Prediction) -> None:

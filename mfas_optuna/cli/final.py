@@ -6,6 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -72,7 +73,7 @@ def train(
     What was trained is stored; the same command goes on where it was stopped. On several GPUs:
     `torchrun --nproc-per-node 4 -m mfas_optuna train ...`.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import worker
 
         search = request_of(
@@ -113,7 +114,7 @@ def baselines(
     With the data, recipes and seeds of `train`, which comes first; simple fusion gets as many parameters as its network
     has, the networks of random search and TPE the same number of trials.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import worker
 
         search = request_of(
@@ -162,7 +163,7 @@ def _print(request: FinalRequest, outcome: FinalOutcome, *, as_json: bool) -> No
         return
     console = output.make_console()
     output.print_stand_in(console, outcome.stand_in)
-    console.print(methods_table(outcome.methods, request.spec.metric))
+    console.print(methods_table(outcome.methods, request.spec.metric, console), soft_wrap=False)
     console.print(Text(f"The whole comparison: mfas-optuna report --study {request.search.study_name}"), style="dim")
 
 
@@ -181,28 +182,45 @@ def _as_json(method: MethodOutcome) -> dict[str, Any]:
     }
 
 
-def methods_table(methods: Sequence[MethodOutcome], metric: Metric) -> Table:
-    """Return what was trained, with means and deviations over seeds, as a table."""
+def methods_table(methods: Sequence[MethodOutcome], metric: Metric, console: Console) -> Table:
+    """Return what was trained, with means and deviations over seeds, as a table that fits a console.
+
+    Where there is no room beside a method's name, what was chosen and its size stand below it.
+    """
+    from mfas_optuna.cli.output import UNLIMITED
+
+    wide = _methods_table(methods, metric, is_narrow=False)
+    needed = console.measure(wide, options=console.options.update(width=UNLIMITED)).minimum
+    return wide if needed <= console.width else _methods_table(methods, metric, is_narrow=True)
+
+
+def _methods_table(methods: Sequence[MethodOutcome], metric: Metric, *, is_narrow: bool) -> Table:
     from mfas_optuna.fusion.head import head_label
 
     title = f"Final training, {METRIC_TITLES[metric]}: mean ± deviation over seeds"
     table = Table(title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
-    labels = [head_label(method.choice.head) for method in methods]
     titles = [method.title + (", unfrozen" if method.choice.step == "unfrozen" else "") for method in methods]
-    table.add_column("method", min_width=max(map(len, titles)))  # Never cut short.
-    table.add_column("chosen by validation", min_width=max(map(len, labels)))
-    for heading in ("parameters", "validation", "test", "seeds"):
+    labels = [head_label(method.choice.head) for method in methods]
+    sizes = [f"{next(iter(method.choice.by_seed.values())).result.n_parameters:,}" for method in methods]
+    if is_narrow:
+        table.add_column("method, what validation chose, parameters", overflow="fold")
+        told = [
+            [Text(f"{title}\n  ").append(f"{label}\n  {size}", style="dim")]
+            for title, label, size in zip(titles, labels, sizes, strict=True)
+        ]
+    else:
+        table.add_column("method", min_width=max(map(len, titles)))  # Never cut short.
+        table.add_column("chosen by validation", min_width=max(map(len, labels)))
+        table.add_column("parameters", justify="right", min_width=len("parameters"), no_wrap=True)
+        told = [
+            [Text(title), Text(label), Text(size)] for title, label, size in zip(titles, labels, sizes, strict=True)
+        ]
+    for heading in ("validation", "test", "seeds"):
         table.add_column(heading, justify="right", min_width=len(heading), no_wrap=True)
-    for method, of_method, label in zip(methods, titles, labels, strict=True):
+    for method, cells in zip(methods, told, strict=True):
         finals = list(method.choice.by_seed.values())
-        table.add_row(
-            Text(of_method),
-            Text(label),
-            f"{finals[0].result.n_parameters:,}",
-            _mean([final.result.validation_score for final in finals]),
-            _mean(list(method.test_scores.values())),
-            str(len(finals)),
-        )
+        validation = _mean([final.result.validation_score for final in finals])
+        table.add_row(*cells, validation, _mean(list(method.test_scores.values())), str(len(finals)))
     return table
 
 

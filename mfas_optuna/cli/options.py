@@ -10,16 +10,32 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from mfas_optuna.cli import completion
 from mfas_optuna.cli.supervisor import is_one_of_several
 
 if TYPE_CHECKING:
     from mfas_optuna.spec import StudySpec
     from mfas_optuna.worker import SearchRequest
 
-Study = Annotated[str, typer.Option("--study", "-s", help="Study: a name from `mfas-optuna studies`, or a .toml file.")]
+JSON_VERSION = 1
+"""Of what commands print with --json (mfas_optuna.cli.schemas)."""
+
+Study = Annotated[
+    str,
+    typer.Option(
+        "--study",
+        "-s",
+        help="Study: a name from `mfas-optuna studies`, or a .toml file.",
+        autocompletion=completion.studies,
+    ),
+]
 Name = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-    typer.Option("--name", help="Name in the database \\[default: the study's, with what differs from its file]."),
+    typer.Option(
+        "--name",
+        help="Name in the database \\[default: the study's, with what differs from its file].",
+        autocompletion=completion.names,
+    ),
 ]
 Storage = Annotated[
     Optional[str],  # noqa: UP045
@@ -34,10 +50,16 @@ Weights = Annotated[
         help="Folder or URL of the weights \\[default: MFAS_WEIGHTS, the study file's, or weights/ in MFAS_HOME].",
     ),
 ]
-Sampler = Annotated[Optional[str], typer.Option("--sampler", help="mfas, random or tpe.")]  # noqa: UP045
-Mode = Annotated[Optional[str], typer.Option("--mode", help="calibrated or paper (for the mfas sampler).")]  # noqa: UP045
+Sampler = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--sampler", help="mfas, random or tpe.", autocompletion=completion.samplers),
+]
+Mode = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--mode", help="calibrated or paper (for the mfas sampler).", autocompletion=completion.modes),
+]
 Seed = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of every random choice.")]  # noqa: UP045
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", autocompletion=completion.devices)]
 Joint = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -62,11 +84,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result onl
 
 
 @contextlib.contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turn errors into one clear message and an exit code: 2 for bad input, 1 for a failed run, 130 or 143 stopped."""
+def clear_errors(*, as_json: bool = False) -> Iterator[None]:
+    """Turn errors into one clear message and an exit code: 2 for bad input, 1 for a failed run, 130 or 143 stopped.
+
+    Args:
+        as_json: Print the error as JSON on standard output too, in place of the result.
+    """
     import logging
 
-    from mfas_optuna.errors import Interrupted, MfasError
+    from mfas_optuna.errors import BlobError, Interrupted, MfasError
 
     debug = bool(os.environ.get("MFAS_DEBUG"))
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(message)s")
@@ -82,7 +108,11 @@ def clear_errors() -> Iterator[None]:
     except MfasError as error:
         if debug:
             raise
-        typer.echo(f"mfas-optuna: {error}", err=True)
+        # What refers to a blob, and where a copy may be, is known to no code that reads one.
+        hint = f" {_ABOUT_BLOBS}" if isinstance(error, BlobError) else ""
+        typer.echo(f"mfas-optuna: {error}{hint}", err=True)
+        if as_json:
+            _print_error(error, f"{error}{hint}", error.exit_code)
         raise typer.Exit(error.exit_code) from error
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
@@ -94,7 +124,25 @@ def clear_errors() -> Iterator[None]:
             "This is a fault of the program. `mfas-optuna --debug ...` shows where.",
             err=True,
         )
+        if as_json:
+            _print_error(error, str(error), 1)
         raise typer.Exit(1) from error
+
+
+_ABOUT_BLOBS = "`mfas-optuna fsck` says what refers to it, and with --repair puts back a copy that this machine has."
+
+
+def _print_error(error: Exception, message: str, exit_code: int) -> None:
+    import json
+
+    details = getattr(error, "problems", None) or getattr(error, "differences", None) or ()
+    told = {
+        "type": type(error).__name__,
+        "message": message,
+        "details": [str(detail) for detail in details],
+        "exit_code": exit_code,
+    }
+    typer.echo(json.dumps({"version": JSON_VERSION, "error": told}, indent=1))
 
 
 def specs(

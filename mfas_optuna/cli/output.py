@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,30 +12,35 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mfas_optuna.cli.view import clock
+from mfas_optuna.cli.options import JSON_VERSION
+from mfas_optuna.cli.pace import clock
 from mfas_optuna.target import METRIC_TITLES, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mfas_optuna.backbones.taps import TapInfo
-    from mfas_optuna.finals import TestRead
     from mfas_optuna.prepare import Prepared
     from mfas_optuna.spec import StudySpec
     from mfas_optuna.trials import RankedNetwork
-    from mfas_optuna.worker import DataReport, Estimate, SearchOutcome, SearchRequest, StepStatus, StudyStatus
+    from mfas_optuna.worker import DataReport, Estimate, SearchOutcome, SearchRequest
 
-JSON_VERSION = 1
+UNLIMITED = 10_000
+"""Columns of what is no terminal."""
 
 
 def make_console() -> Console:
-    """Return a console that leaves the breaking of long lines to the terminal, so that they can be copied whole."""
-    return Console(highlight=False, soft_wrap=True)
+    """Return a console that leaves the breaking of long lines to the terminal, so that they can be copied whole.
+
+    Tables fit into the terminal; in a pipe or a file they are as wide as they are, unless COLUMNS says otherwise.
+    """
+    is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, soft_wrap=True, width=None if is_narrow else UNLIMITED)
 
 
-def print_json(values: Mapping[str, Any]) -> None:
+def print_json(values: Mapping[str, Any], *, on_one_line: bool = False) -> None:
     """Print a result as JSON, with the version of its schema."""
-    print(json.dumps({"version": JSON_VERSION, **values}, indent=1))
+    print(json.dumps({"version": JSON_VERSION, **values}, indent=None if on_one_line else 1), flush=True)
 
 
 def network_as_json(network: RankedNetwork) -> dict[str, Any]:
@@ -62,28 +69,6 @@ def best_table(best: Sequence[RankedNetwork], metric: Metric) -> Table:
     return table
 
 
-def surrogate_table(steps: Sequence[StepStatus]) -> Table:
-    """Return how the surrogate did in the steps whose networks it chose, as a table."""
-    table = Table(title="Surrogate", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
-    for heading in ("iteration", "depth", "unseen", "rank correlation", "spread", "effective candidates"):
-        table.add_column(heading, justify="right", min_width=len(heading))
-    for step in steps:
-        health = step.surrogate
-        if health is not None:
-            table.add_row(
-                str(step.iteration),
-                str(step.depth),
-                str(health.n_unseen),
-                "-" if health.rank_correlation is None else f"{health.rank_correlation:.2f}",
-                f"{health.predicted_std:.4f}",
-                Text(
-                    f"{health.n_effective:.0f} of {health.n_candidates}",
-                    style="yellow" if health.is_near_uniform else "",
-                ),
-            )
-    return table
-
-
 def in_words(network: RankedNetwork) -> list[str]:
     """Return the layers of a network by the names of their features and activations."""
     lines = []
@@ -98,7 +83,7 @@ def in_words(network: RankedNetwork) -> list[str]:
     return lines
 
 
-def _alone(modality: str, task: str | None, metric: Metric, **scores: float | None) -> str:
+def alone(modality: str, task: str | None, metric: Metric, **scores: float | None) -> str:
     """Return a backbone's scores by split; in another task than the study's they do not compare with networks'."""
     what = f"{modality} alone" if task is None else f"{modality} alone, on another task ({task})"
     title = METRIC_TITLES[metric if task is None else "accuracy"]
@@ -109,7 +94,12 @@ def _alone(modality: str, task: str | None, metric: Metric, **scores: float | No
 def print_stand_in(console: Console, stand_in: str) -> None:
     """Print what generated data stand in for; nothing for real data."""
     if stand_in:
-        console.print(Text(f"STAND-IN: {stand_in}.", style="bold yellow"))
+        console.print(stand_in_text(stand_in))
+
+
+def stand_in_text(stand_in: str) -> Text:
+    """Return what generated data stand in for, so that it is seen."""
+    return Text(f"STAND-IN: {stand_in}.", style="bold yellow")
 
 
 def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bool) -> None:
@@ -137,114 +127,32 @@ def print_outcome(request: SearchRequest, outcome: SearchOutcome, *, as_json: bo
         console.print(Text(f"  {line}"))
     for modality, record in outcome.backbones.items():
         console.print(
-            Text(_alone(modality, record.get("task"), request.spec.metric, validation=record["validation_score"]))
+            Text(alone(modality, record.get("task"), request.spec.metric, validation=record["validation_score"]))
         )
     stages = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in outcome.timings_s.items())
     console.print(Text(f"Study {request.study_name}: {outcome.n_finished} trials. Time: {stages}."), style="dim")
 
 
-def print_status(status: StudyStatus, *, as_json: bool) -> None:
-    """Print how far a stored study is."""
+def print_prepared(spec: StudySpec, prepared: Prepared, *, as_json: bool) -> None:
+    """Print what a study's preparation found or made."""
     if as_json:
         print_json(
             {
-                "study": status.study_name,
-                "metric": status.metric,
-                "is_finished": status.is_finished,
-                "n_planned": status.n_planned,
-                "trials": status.n_by_state,
-                "failures": status.n_by_failure,
-                "steps": [
-                    {
-                        "iteration": step.iteration,
-                        "depth": step.depth,
-                        "n_finished": step.n_finished,
-                        "n_running": step.n_running,
-                        "temperature": step.temperature,
-                        "best": step.best,
-                        "mean": step.mean,
-                        "surrogate": None if step.surrogate is None else asdict(step.surrogate),
-                    }
-                    for step in status.steps
-                ],
-                "best": [network_as_json(network) for network in status.best],
-                "backbones": status.backbones,
-                "timings_s": status.timings_s,
-                "warnings": status.warnings,
-                "stand_in": status.stand_in,
-                "data_card": status.card,
-                "workers": [
-                    {"host": of.worker.host, "pid": of.worker.pid, "last_beat_s": round(of.age_s, 1)}
-                    for of in status.workers
-                ],
-                "test_reads": [asdict(entry) for entry in status.ledger],
+                "metric": spec.metric,
+                "backbones": {modality: trained.as_record() for modality, trained in prepared.backbones.items()},
+                "features": str(prepared.features.folder),
+                "fingerprint": prepared.fingerprint,
+                "timings_s": prepared.timings_s,
+                "stand_in": prepared.features.stand_in,
+                "data_card": prepared.card,
             }
         )
         return
     console = make_console()
-    print_stand_in(console, status.stand_in)
-    done = status.n_by_state.get("COMPLETE", 0) + status.n_by_state.get("PRUNED", 0)
-    state = "finished" if status.is_finished else "not finished"
-    console.print(
-        Text(f"Study {status.study_name}: {state}, {done} of {max(done, status.n_planned)} trials", style="bold")
-    )
-    for modality, record in status.backbones.items():
-        scores = {"validation": record["validation_score"], "test": record["test_score"]}
-        console.print(Text(_alone(modality, record.get("task"), status.metric, **scores)))
-    counts = ", ".join(f"{count} {name}" for name, count in status.n_by_state.items())
-    console.print(Text(f"Trials: {counts or 'none yet'}"))
-    if status.workers:
-        console.print(Text(f"Workers: {len(status.workers)}"))
-        for of in status.workers:
-            console.print(Text(f"  {of.worker.host}, process {of.worker.pid}, last sign of life {of.age_s:.0f} s ago"))
-    for reason, count in status.n_by_failure.items():
-        console.print(Text(f"  failed, {reason}: {count}"))
-    if status.steps:
-        table = Table(show_edge=False, pad_edge=False)
-        for heading in ("iteration", "depth", "T", "finished", "running", "mean", "best"):
-            table.add_column(heading, justify="right")
-        for step in status.steps:
-            table.add_row(
-                str(step.iteration),
-                str(step.depth),
-                "-" if step.temperature is None else f"{step.temperature:.2f}",
-                str(step.n_finished),
-                str(step.n_running),
-                "-" if step.mean is None else f"{step.mean:.4f}",
-                "-" if step.best is None else f"{step.best:.4f}",
-            )
-        console.print(table)
-    if any(step.surrogate is not None for step in status.steps):
-        console.print(surrogate_table(status.steps))
-    for warning in status.warnings:
-        console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=not console.is_terminal)
-    if status.best:
-        console.print(best_table(status.best, status.metric))
-    for line in _test_reads(status.ledger):
-        console.print(Text(line))
-    if status.timings_s:
-        stages = ", ".join(f"{stage} {clock(seconds)}" for stage, seconds in status.timings_s.items())
-        console.print(Text(f"Time: {stages}"), style="dim")
-
-
-def _test_reads(ledger: Sequence[TestRead]) -> list[str]:
-    """Return how often the test split was read, by purpose."""
-    if not ledger:
-        return []
-    lines = [f"Test split: read {len(ledger)} times"]
-    for purpose in dict.fromkeys(entry.purpose for entry in ledger):
-        times = [entry.time for entry in ledger if entry.purpose == purpose]
-        lines.append(f"  {len(times)} times, last {times[-1][:16].replace('T', ' ')} UTC: {purpose}")
-    return lines
-
-
-def print_prepared(spec: StudySpec, prepared: Prepared) -> None:
-    """Print what a study's preparation found or made."""
-    console = make_console()
     console.print(Text(prepared.card))
     for modality, trained in prepared.backbones.items():
         scores = {"validation": trained.validation_score, "test": trained.test_score}
-        console.print(Text(_alone(modality, trained.task, spec.metric, **scores)))
+        console.print(Text(alone(modality, trained.task, spec.metric, **scores)))
     console.print(Text(f"Features: {prepared.features.folder}"))
 
 
@@ -283,8 +191,11 @@ def print_data_report(study: str, report: DataReport, *, as_json: bool) -> None:
     console.print(Text(f"Data of {study}: {len(errors)} errors, {len(warnings)} warnings.{hint}"))
 
 
-def print_taps(taps: Sequence[TapInfo]) -> None:
+def print_taps(taps: Sequence[TapInfo], *, as_json: bool) -> None:
     """Print what can be tapped in a network."""
+    if as_json:
+        print_json({"taps": [asdict(tap) for tap in taps]})
+        return
     table = Table(show_edge=False, pad_edge=False)
     for heading, justify in (
         ("module", "left"),
@@ -299,6 +210,20 @@ def print_taps(taps: Sequence[TapInfo]) -> None:
             tap.module, tap.kind, tap.output, "-" if tap.width is None else str(tap.width), f"{tap.n_parameters:,}"
         )
     make_console().print(table)
+
+
+def print_studies(studies: Sequence[tuple[str, str, str]], *, as_json: bool) -> None:
+    """Print name, title and file of each study."""
+    if as_json:
+        print_json({"studies": [{"study": name, "title": title, "file": file} for name, title, file in studies]})
+        return
+    console = make_console()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, title, file in studies:
+        table.add_row(Text(name), Text(title).append(f"\n{file}", style="dim"))
+    console.print(table)
 
 
 def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
@@ -338,9 +263,11 @@ def _as_toml(values: Mapping[str, Any], path: str = "") -> str:
 
 
 def toml_value(value: Any) -> str:
-    """Return a JSON value as TOML on one line."""
+    """Return a JSON value as TOML: on one line, but a list of tables with a line for each."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {toml_value(of)}" for key, of in value.items()) + " }"
+    if isinstance(value, list) and value and all(isinstance(of, dict) for of in value):
+        return "[\n" + "".join(f"  {toml_value(of)},\n" for of in value) + "]"
     if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
 
-from mfas_optuna.cli.options import DataRoot, clear_errors, request_of
+from mfas_optuna.cli import completion
+from mfas_optuna.cli.options import DataRoot, Json, clear_errors, request_of
 
 if TYPE_CHECKING:
     from mfas_optuna.target import TargetKind
@@ -35,12 +36,18 @@ def init(
     ] = None,
     target: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--target", help="multiclass, multilabel or regression \\[default: multiclass]."),
+        typer.Option(
+            "--target",
+            help="multiclass, multilabel or regression \\[default: multiclass].",
+            autocompletion=completion.words("multiclass", "multilabel", "regression"),
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a commented study file for networks and data of your own; asks for what is not given."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
+        from mfas_optuna.cli import output
         from mfas_optuna.datasets.arrays import layers_of
         from mfas_optuna.errors import SpecError
         from mfas_optuna.spec import check_study_name, load_spec
@@ -50,11 +57,11 @@ def init(
         if arrays is not None and python:
             raise SpecError(["init: expected --arrays or --python, found both."])
         if arrays is None and not python:
-            _needs_terminal("--arrays FOLDER or --python")
+            _needs_terminal("--arrays FOLDER or --python", as_json=as_json)
             python = not typer.confirm("Have you extracted the features already, as arrays?")
             if not python:
                 arrays = _ask("Folder of the arrays", _folder_of_arrays)
-        if target is None and _asks():
+        if target is None and _asks() and not as_json:
             target = _ask("Target: multiclass, multilabel or regression", _target_kind, default="multiclass")
         kind = _target_kind(target or "multiclass")
         study_file = Path(f"{name}.toml")
@@ -63,7 +70,7 @@ def init(
             files[study_file] = arrays_study(name, os.path.relpath(arrays), layers_of(arrays), kind)
         else:
             if not modality:
-                _needs_terminal("--modality twice or more")
+                _needs_terminal("--modality twice or more", as_json=as_json)
                 modality = _ask("Modalities, such as image, audio", lambda text: _modalities(re.split(r"[,\s]+", text)))
             _modalities(modality)
             if not name.isidentifier():
@@ -75,6 +82,9 @@ def init(
         for file, text in files.items():
             file.write_text(text, encoding="utf-8")
         load_spec(study_file)
+        if as_json:
+            output.print_json({"study": str(study_file), "files": [str(file) for file in files]})
+            return
         typer.echo(f"Wrote {' and '.join(map(str, files))}. Look it through, then:")
         typer.echo(f"  mfas-optuna data check --study {study_file}\n  mfas-optuna search --study {study_file}")
 
@@ -88,12 +98,16 @@ def taps(
         Optional[str],  # noqa: UP045
         typer.Option("--shape", help="Shape of a sample without the batch, such as 3,224,224."),
     ] = None,
-    study: Annotated[Optional[str], typer.Option("--study", "-s", help="Instead: a study.")] = None,  # noqa: UP045
+    study: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--study", "-s", help="Instead: a study.", autocompletion=completion.studies),
+    ] = None,
     modality: Annotated[Optional[str], typer.Option("--modality", help="Its modality.")] = None,  # noqa: UP045
     data_root: DataRoot = None,
+    as_json: Json = False,
 ) -> None:
     """List what can be a feature in a network: submodules with the shapes of their outputs."""
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.errors import SpecError
@@ -110,7 +124,7 @@ def taps(
             found = worker.taps_of_study(request_of(study, name=None, storage=None, data_root=data_root), modality)
         else:
             raise SpecError(["taps: expected FILE.py:NAME with --shape, or --study with --modality."])
-        output.print_taps(found)
+        output.print_taps(found, as_json=as_json)
 
 
 def _asks() -> bool:
@@ -144,11 +158,12 @@ def _modalities(names: list[str]) -> list[str]:
     return names
 
 
-def _needs_terminal(options: str) -> None:
+def _needs_terminal(options: str, *, as_json: bool) -> None:
     from mfas_optuna.errors import SpecError
 
-    if not _asks():
-        raise SpecError([f"init: expected {options}, since there is no terminal to ask on. Add it."])
+    if as_json or not _asks():
+        why = "with --json nothing is asked" if as_json else "there is no terminal to ask on"
+        raise SpecError([f"init: expected {options}, since {why}. Add it."])
 
 
 def _target_kind(text: str) -> TargetKind:

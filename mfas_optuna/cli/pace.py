@@ -50,3 +50,10 @@ class Pace:
         if now - since < _AT_LEAST_S or done <= before:
             return None
         return (done - before) / (now - since)
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

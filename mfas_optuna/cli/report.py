@@ -61,14 +61,17 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option("--png", help="Folder to write each figure to as well, as PNG; networks as SVG. Needs Chromium."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Say whether the search was worth it: best networks, methods with intervals, times, readings of the test split.
 
     Everything comes from the database; neither data nor the test split are read.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna.report import collect
 
+        if as_json:
+            form = _only_json(form)
         form = form or _format_of(output)
         request = request_of(study, name=name, storage=storage)
         arguments = f"--study {shlex.quote(study)}" + ("" if name is None else f" --name {shlex.quote(name)}")
@@ -83,6 +86,19 @@ def report(
         else:
             _write(output, _rendered(results, form, request.storage_url))
             typer.echo(f"Wrote {output}.", err=True)
+
+
+def _only_json(form: ReportFormat | None) -> ReportFormat:
+    """Return JSON, unless another format was asked for too.
+
+    Raises:
+        ReportFormatError: One was.
+    """
+    if form not in (None, ReportFormat.JSON):
+        from mfas_optuna.errors import ReportFormatError
+
+        raise ReportFormatError(f"--json: expected no other --format, found {form.value}. Leave one of them out.")
+    return ReportFormat.JSON
 
 
 def _format_of(output: Path | None) -> ReportFormat:

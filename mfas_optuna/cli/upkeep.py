@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from mfas_optuna.cli import completion
 from mfas_optuna.cli.options import (
     Json,
     Mode,
@@ -53,7 +54,7 @@ def fsck(
     Records and scores of complete trials, every weight blob, where weights came from, trials left running, the budget,
     the places of the schedule, final trainings, and the features on this machine.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import worker
         from mfas_optuna.cli.view import make_view
 
@@ -117,7 +118,12 @@ def gc(
     weights: Weights = None,
     study: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--study", "-s", help="Study whose file names database and weights; all studies are looked at."),
+        typer.Option(
+            "--study",
+            "-s",
+            help="Study whose file names database and weights; all studies are looked at.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     grace: Annotated[
         float,
@@ -135,7 +141,7 @@ def gc(
     A store of weights cannot know which databases use it. Where several do, name each of them with --storage: what
     only the studies of another one refer to is removed. The studies that were looked at are printed; try --dry-run.
     """
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         from mfas_optuna import spec as settings
         from mfas_optuna import worker
 

@@ -7,22 +7,24 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from mfas_optuna import trials as records
-from mfas_optuna.cli.pace import Pace
-from mfas_optuna.worker import Listener
+from mfas_optuna.cli.pace import Pace, clock
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
+
+    from mfas_optuna.worker import Listener
 
 PLAIN_PROGRESS_S = 10.0
 
@@ -174,31 +176,61 @@ class LiveView:
         self._news.stand(n_workers, n_by_failure)
 
     def _draw(self) -> Group:
-        lines: list[Text | Table | ProgressBar] = []
+        lines: list[RenderableType] = []
         if self._work is not None:
             what, done, total = self._work
-            lines.append(_bar(what, done, total, self._pace))
+            lines.append(Bar(what, done, total, self._pace))
         if self._news.n_planned:
-            lines.append(_bar("trials", self._news.n_finished, self._news.n_planned))
-            line = Text()
-            for label, value in self._news.parts():
-                line.append(f"{label} ", style="dim").append(value, style="bold").append("  ")
-            lines.append(line)
+            lines.append(Bar("trials", self._news.n_finished, self._news.n_planned))
+            lines.append(Parts(self._news.parts()))
             if self._news.best_architecture:
-                lines.append(
-                    Text("best network ", style="dim").append(self._news.best_architecture, style="bold green")
-                )
+                network = self._news.best_architecture.replace("),(", "), (")  # So that it is folded between layers.
+                lines.append(Text("best network ", style="dim").append(network, style="bold green"))
             if self._news.n_by_failure:
                 reasons = ", ".join(f"{reason} {count}" for reason, count in self._news.n_by_failure.items())
                 lines.append(Text(f"failed trials: {reasons}", style="yellow"))
         return Group(*lines)
 
 
-def _bar(what: str, done: int, total: int, pace: Pace | None = None) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    standing = Text(_standing(done, total, pace))
-    grid.add_row(Text(what), ProgressBar(total=max(total, 1), completed=done, width=30), standing)
-    return grid
+class Parts:
+    """Labels with their values side by side, as many on a line as fit."""
+
+    def __init__(self, parts: Sequence[tuple[str, str]]) -> None:
+        self._parts = parts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line = Text()
+        for label, value in self._parts:
+            part = Text(f"{label} ", style="dim").append(value, style="bold")
+            if line and len(line) + 2 + len(part) > options.max_width:
+                yield line
+                line = Text()
+            line = (line.append("  ") if line else line).append_text(part)
+        if line:
+            yield line
+
+
+class Bar:
+    """How far work is, with its numbers, and its pace once there is one; the bar is as long as they leave room for."""
+
+    _LONGEST, _SHORTEST = 30, 8
+
+    def __init__(self, what: str, done: int, total: int, pace: Pace | None = None) -> None:
+        self._what, self._done, self._total = what, done, total
+        self._pace = pace
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        standing = _standing(self._done, self._total, self._pace)
+        room = options.max_width - cell_len(self._what) - cell_len(standing) - 2
+        width = min(self._LONGEST, room)
+        if width < self._SHORTEST:
+            yield Text(f"{self._what} {standing}")
+            return
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(
+            Text(self._what), ProgressBar(total=max(self._total, 1), completed=self._done, width=width), Text(standing)
+        )
+        yield grid
 
 
 def _standing(done: int, total: int, pace: Pace | None) -> str:
@@ -211,11 +243,12 @@ def _standing(done: int, total: int, pace: Pace | None) -> str:
     return ", ".join(parts)
 
 
-def clock(seconds: float) -> str:
-    """Return seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def can_draw(console: Console) -> bool:
+    """Return whether what a console writes can be drawn in place: it goes to a terminal that is no dumb one.
+
+    FORCE_COLOR asks for colours in a log, and does not make a terminal of it.
+    """
+    return console.file.isatty() and console.is_interactive and not console.is_dumb_terminal
 
 
 @contextlib.contextmanager
@@ -225,21 +258,28 @@ def make_view(*, quiet: bool) -> Iterator[Listener]:
         yield QuietView()
         return
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
+    if not can_draw(console):
         yield PlainView()
         return
     view = LiveView(console)
+    with drawn(view.live):
+        yield view
+
+
+@contextlib.contextmanager
+def drawn(live: Live) -> Iterator[None]:
+    """Draw a live view; what is logged meanwhile is printed above it."""
     plain = sys.stderr
     handlers = [
         handler
         for handler in logging.getLogger().handlers
         if isinstance(handler, logging.StreamHandler) and handler.stream is plain
     ]
-    with view.live:
+    with live:
         for handler in handlers:
             handler.setStream(sys.stderr)  # The view's own for now, which prints above what is drawn.
         try:
-            yield view
+            yield
         finally:
             for handler in handlers:
                 handler.setStream(plain)

@@ -23,7 +23,7 @@ from mfas_optuna.datasets.samples import Problem, Source
 from mfas_optuna.datasets.shape import DatasetShape
 from mfas_optuna.datasets.stand_in import read_mark
 from mfas_optuna.datasets.store import DIGEST_LINE
-from mfas_optuna.errors import CacheError, DataError, HomeError, MfasError
+from mfas_optuna.errors import CacheError, DataError, DataNotFoundError, HomeError, MfasError
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import (
     ArraysSettings,
@@ -49,6 +49,7 @@ __all__ = [
     "build_dataset",
     "built_fingerprint",
     "check",
+    "check_sources",
     "compare_with_paper",
     "identity",
     "load_dataset",
@@ -137,6 +138,31 @@ def shape_of(request: DataRequest) -> DatasetShape:
     if source is None:
         raise AssertionError("unreachable")
     return shape.of_source(source)
+
+
+def check_sources(request: DataRequest) -> str:
+    """Make sure that what data are made from is there, reading no samples and running no code; say what it is.
+
+    Raises:
+        DataError: The files do not fit together.
+        DataNotFoundError: Files are missing; the message says which.
+    """
+    settings = request.settings
+    if isinstance(settings, DigitsSettings):
+        return "it needs no files"
+    if isinstance(settings, AvmnistSettings):
+        looked_at = avmnist if settings.source != "npy" else npy_layout
+        return f"its raw files are in {looked_at.check_files(request.data_root)}"
+    if isinstance(settings, PythonSettings):
+        file = request.folder / settings.file
+        if not file.is_file():
+            raise DataNotFoundError(f"{file}: expected the study's Python file, found none. Mend dataset.file.")
+        return f"{file} is there; `mfas-optuna data check` runs it"
+    if isinstance(settings, ArraysSettings):
+        return f"its arrays are in {request.folder / settings.folder}"
+    source = _find(request)
+    n_samples = 0 if source is None else sum(map(len, source.splits.values()))
+    return f"{n_samples} samples in {request.data_root}"
 
 
 def built_fingerprint(request: DataRequest) -> str | None:

@@ -67,7 +67,7 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
         DataError: A raw file is not what it should be.
         DataNotFoundError: Raw files are missing; the message says what to get and where to put it.
     """
-    root = _check_files(data_root)
+    root = check_files(data_root)
     images, image_labels = _read_mnist(root)
     wrong: list[str] = []
     speech = _read_speech(root, progress, wrong)
@@ -135,7 +135,12 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
 # Files.
 
 
-def _check_files(data_root: Path | None) -> Path:
+def check_files(data_root: Path | None) -> Path:
+    """Return the folder of raw files when they are in it.
+
+    Raises:
+        DataNotFoundError: Some are missing; the message says which, and where to get them.
+    """
     wanted = {
         "mnist": ("MNIST's four .gz files in IDX format", list(_MNIST.values())),
         "fsdd": ("the Free Spoken Digit Dataset, with its folder recordings/", ["recordings"]),
@@ -165,13 +170,19 @@ def _read_mnist(root: Path) -> tuple[dict[str, npt.NDArray[np.float32]], dict[st
         file = root / "mnist" / _MNIST[split, "labels"]
         if images[split].shape[1] != 28 * 28:
             raise DataError(
-                f"{root / 'mnist' / _MNIST[split, 'images']}: expected 28x28 images, found {raw.shape[1:]}."
+                f"{root / 'mnist' / _MNIST[split, 'images']}: expected 28x28 images, found {raw.shape[1:]}. Get "
+                "MNIST again."
             )
         if len(images[split]) != len(labels[split]):
-            raise DataError(f"{file}: {len(labels[split])} labels for {len(images[split])} images.")
+            raise DataError(
+                f"{file}: {len(labels[split])} labels for {len(images[split])} images, expected one each. Get it again."
+            )
         wrong = np.flatnonzero((labels[split] < 0) | (labels[split] >= _TARGET.n_outputs))
         if len(wrong):
-            raise DataError(f"{file}: row {wrong[0]}: expected a label from 0 to 9, found {labels[split][wrong[0]]}.")
+            raise DataError(
+                f"{file}: row {wrong[0]}: expected a label from 0 to 9, found {labels[split][wrong[0]]}. Get "
+                "MNIST again."
+            )
     return images, labels
 
 
@@ -187,7 +198,7 @@ def read_idx(file: Path) -> npt.NDArray[np.uint8]:
         shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
         values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * rank)
         if zeros != 0 or kind != 0x08:
-            raise DataError(f"{file}: expected an IDX file of unsigned bytes, found type {kind:#04x}.")
+            raise DataError(f"{file}: expected an IDX file of unsigned bytes, found type {kind:#04x}. Get it again.")
         return values.reshape(shape)
     except (OSError, EOFError, struct.error, ValueError) as error:
         if isinstance(error, DataError):
@@ -206,7 +217,7 @@ def _read_speech(root: Path, progress: Progress, wrong: list[str]) -> dict[str, 
     for position, file in enumerate(files):
         match = _FSDD_NAME.fullmatch(file.name)
         if match is None:
-            raise DataError(f"{file}: expected a name like 7_jackson_12.wav.")
+            raise DataError(f"{file}: expected a name like 7_jackson_12.wav. Rename or remove the file.")
         digit, index = int(match[1]), int(match[3])
         split = "test" if index < 5 else "validation" if index < 10 else "train"
         of_digit = speech[split].setdefault(digit, [])
@@ -222,7 +233,10 @@ def _read_speech(root: Path, progress: Progress, wrong: list[str]) -> dict[str, 
     for split, by_digit in speech.items():
         absent = [digit for digit in range(_TARGET.n_outputs) if digit not in by_digit]
         if absent:
-            raise DataError(f"{root / 'fsdd' / 'recordings'}: no recording of {absent} for the {split} split.")
+            raise DataError(
+                f"{root / 'fsdd' / 'recordings'}: no recording of {absent} for the {split} split. Get the data "
+                "set again."
+            )
     return speech
 
 
@@ -243,7 +257,8 @@ def _read_noise(root: Path, progress: Progress, wrong: list[str]) -> tuple[dict[
         names = {target: row["category"] for target, row in zip(targets, rows, strict=True)}
     except (OSError, KeyError, ValueError) as error:
         raise DataError(
-            f"{table}: expected ESC-50's table with filename, fold, target, category and esc10 ({error!r})."
+            f"{table}: expected ESC-50's table with filename, fold, target, category and esc10 ({error!r}). "
+            "Get ESC-50 again."
         ) from error
     classes = sorted(names)
     files = [root / "esc50" / "audio" / row["filename"] for row in rows]
@@ -270,7 +285,10 @@ def _read_noise(root: Path, progress: Progress, wrong: list[str]) -> tuple[dict[
             progress("reading noise", position, len(rows))
     for split, clips in noise.items():
         if not clips and not wrong:
-            raise DataError(f"{table}: no clip with sound for the {split} split (folds 1-3, 4 and 5).")
+            raise DataError(
+                f"{table}: expected clips with sound for the {split} split (folds 1-3, 4 and 5), found none. Get "
+                "ESC-50 again."
+            )
     return noise, [names[target] for target in classes]
 
 

@@ -53,6 +53,22 @@ def identity(data_root: Path) -> dict[str, Any]:
     return {name: {"bytes": file.stat().st_size, "sampled": store.sampled_digest(file)} for name, file in found.items()}
 
 
+def check_files(data_root: Path | None) -> Path:
+    """Return the folder of the arrays when they are in it.
+
+    Raises:
+        DataNotFoundError: Some are missing.
+    """
+    missing = [] if data_root is None else [str(file) for file in files(data_root).values() if not file.is_file()]
+    if data_root is None or missing:
+        where = "no folder of raw data was named" if data_root is None else f"missing: {', '.join(missing)}"
+        raise DataNotFoundError(
+            f"avmnist, source npy: {where}. Put audio/, images/, train_labels.npy and test_labels.npy into one folder "
+            "and name it with --data-root or MFAS_DATA. The study digits needs no files."
+        )
+    return data_root
+
+
 def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progress: Progress) -> store.Contents:
     """Copy the arrays into the splits' files in `folder`.
 
@@ -60,13 +76,7 @@ def write(settings: AvmnistSettings, folder: Path, data_root: Path | None, progr
         DataError: The arrays do not fit together.
         DataNotFoundError: Files are missing.
     """
-    if data_root is None or not identity(data_root):
-        missing = [] if data_root is None else [str(file) for file in files(data_root).values() if not file.is_file()]
-        where = "no folder of raw data was named" if data_root is None else f"missing: {', '.join(missing)}"
-        raise DataNotFoundError(
-            f"avmnist, source npy: {where}. Put audio/, images/, train_labels.npy and test_labels.npy into one folder "
-            "and name it with --data-root or MFAS_DATA. The study digits needs no files."
-        )
+    data_root = check_files(data_root)
     found = files(data_root)
     arrays = {name: _open(file) for name, file in found.items()}
     problems = list(_problems(arrays, found, settings.n_validation))
@@ -111,21 +121,27 @@ def _problems(arrays: Mapping[str, npt.NDArray[Any]], found: Mapping[str, Path],
         labels = arrays[f"labels {split}"]
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             file = found[f"labels {split}"]
-            yield f"{file}: expected a row of whole numbers, found {labels.dtype} {list(labels.shape)}."
+            yield f"{file}: expected a row of whole numbers, found {labels.dtype} {list(labels.shape)}. Save them so."
     for modality in MODALITIES:
         shapes = {}
         for split in ("train", "test"):
             array, file = arrays[f"{modality} {split}"], found[f"{modality} {split}"]
             n_labels = len(arrays[f"labels {split}"])
             if array.dtype.kind not in "fiu":
-                yield f"{file}: expected numbers, found {array.dtype}."
+                yield f"{file}: expected numbers, found {array.dtype}. Save it as uint8 or float32."
             if len(array) != n_labels:
                 yield f"{file}: {len(array)} rows for {n_labels} labels. Each label needs one row."
             shapes[split] = _sample_shape(array)
             if shapes[split] is None:
-                yield f"{file}: expected [n, H, W], [n, 1, H, W] or flat square rows, found {list(array.shape)}."
+                yield (
+                    f"{file}: expected [n, H, W], [n, 1, H, W] or flat square rows, found {list(array.shape)}. "
+                    "Reshape it."
+                )
         if shapes["train"] != shapes["test"] and None not in shapes.values():
-            yield f"{found[f'{modality} test']}: rows are {shapes['test']}, those of train {shapes['train']}."
+            yield (
+                f"{found[f'{modality} test']}: expected rows like those of train, {shapes['train']}, found "
+                f"{shapes['test']}. Save both alike."
+            )
         if (arrays[f"{modality} train"].dtype == np.uint8) != (arrays[f"{modality} test"].dtype == np.uint8):
             yield f"{found[f'{modality} test']}: one of train and test is uint8, the other is not. Save both alike."
     n_all = len(arrays["labels train"])
@@ -140,9 +156,9 @@ def _open(file: Path) -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not a readable .npy array ({error}).") from error
+        raise DataError(f"{file}: not a readable .npy array ({error}). Save it with numpy.save.") from error
     if array.ndim == 0:
-        raise DataError(f"{file}: expected rows, found a single value.")
+        raise DataError(f"{file}: expected rows, found a single value. Save an array of all samples.")
     return array
 
 

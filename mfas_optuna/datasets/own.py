@@ -52,7 +52,7 @@ def find(settings: PythonSettings, folder: Path) -> Source:
         if len(found):
             datasets[split] = found
     if "train" not in datasets:
-        raise DataError(f'{file}, {settings.dataset}("train"): expected samples, found none.')
+        raise DataError(f'{file}, {settings.dataset}("train"): expected samples, found none. Return some.')
     first = _item(file, "train", datasets["train"], 0)[0]
     labels = {split: np.asarray(_labels(file, split, dataset)) for split, dataset in datasets.items()}
     target = target_of(labels, settings.target, settings.classes)
@@ -105,11 +105,11 @@ def _item(file: Path, split: str, dataset: Any, row: int) -> tuple[dict[str, Arr
         item = dataset[row]
     where = f"{file}, {split}[{row}]"
     if not (isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Mapping)):
-        raise DataError(f"{where}: {_EXPECTED}, found {type(item).__name__}.")
+        raise DataError(f"{where}: {_EXPECTED}, found {type(item).__name__}. Return such a pair.")
     inputs = {}
     for name, value in item[0].items():
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
-            raise DataError(f"{where}: {_EXPECTED}, {name} holds {array.dtype}.")
+            raise DataError(f"{where}: {_EXPECTED}, {name} holds {array.dtype}. Return numbers.")
         inputs[str(name)] = array if array.dtype == np.uint8 else array.astype(np.float32)
     return inputs, item[1]

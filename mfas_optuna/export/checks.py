@@ -118,7 +118,10 @@ def load_module(folder: Path) -> nn.Module:
             spec.loader.exec_module(module)
             model: nn.Module = module.load(folder)
     except Exception as error:  # Whatever the user's file raises.
-        raise ExportCheckError(f"{SOURCE}: raised {type(error).__name__}: {error}. Nothing was written.") from error
+        raise ExportCheckError(
+            f"{SOURCE}: raised {type(error).__name__}: {error}. A Python file of your own must make its network when "
+            "it is called without arguments; else please report this. Nothing was written."
+        ) from error
     finally:
         sys.dont_write_bytecode = before
     return model.requires_grad_(False)

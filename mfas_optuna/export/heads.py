@@ -56,7 +56,8 @@ def build_head(settings: HeadSettings, layout: FeatureLayout, n_outputs: int, st
         head.load_state_dict(dict(state))
     except RuntimeError as error:
         raise ExportError(
-            f"The stored weights do not fit the head {head_label(settings.as_record())}: {error}"
+            f"The stored weights do not fit the head {head_label(settings.as_record())}: {error}. "
+            "Run `mfas-optuna fsck` on the study; train it again under another --name."
         ) from error
     return head.eval().requires_grad_(False)
 

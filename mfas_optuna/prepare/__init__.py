@@ -40,6 +40,7 @@ from mfas_optuna.spec import GivenFeatures, NetworkSettings, StudySpec, fingerpr
 __all__ = [
     "Preparation",
     "Prepared",
+    "Standing",
     "TrainedBackbone",
     "blob_store",
     "cache_folder",
@@ -70,6 +71,19 @@ class Prepared:
     backbones: dict[str, TrainedBackbone]
     card: str
     timings_s: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What of a study's preparation is there.
+
+    Attributes:
+        backbones: What is known of each modality's backbone; None where it is not made yet.
+        features: The folder of the features; None where they are not made yet.
+    """
+
+    backbones: dict[str, TrainedBackbone | None]
+    features: Path | None
 
 
 class Preparation:
@@ -155,6 +169,22 @@ class Preparation:
             self._say(f"Warning: STAND-IN: {features.stand_in}. Scores say nothing about the data set itself")
         return Prepared(features, key, backbones, features.card, dict(self._timings))
 
+    def look(self) -> Standing:
+        """Return what is there, making nothing and reading neither weights nor features.
+
+        Raises:
+            CacheError: What says which blob a backbone is cannot be read, or the store lacks the blob.
+            StoreError: The store of weights cannot be reached.
+        """
+        found = {
+            modality: self._backbones.look(modality, settings)
+            for modality, settings in self._spec.backbones.items()
+            if not isinstance(settings, GivenFeatures)
+        }
+        made = {modality: trained for modality, trained in found.items() if trained is not None}
+        folder = self._feature_folder(made)[0] if len(made) == len(found) else None
+        return Standing(found, folder if folder is not None and folder.exists() else None)
+
     # Data.
 
     def _data(self) -> Dataset:
@@ -220,7 +250,8 @@ class Preparation:
 
     # Features.
 
-    def _features(self, backbones: Mapping[str, TrainedBackbone]) -> tuple[FeatureSet, str]:
+    def _feature_folder(self, backbones: Mapping[str, TrainedBackbone]) -> tuple[Path, dict[str, Any], str]:
+        """Return where the features lie, what they follow from, and the key of that."""
         spec = self._spec
         identity: dict[str, Any] = {
             "dataset": {**spec.dataset.model_dump(mode="json"), **self._identity},
@@ -242,7 +273,10 @@ class Preparation:
         if spec.augmentation is not None:
             identity["augmentation"] = spec.augmentation.model_dump(mode="json")
         key = fingerprint(identity)
-        folder = self._home / "features" / f"{spec.dataset.name}-{key[:12]}"
+        return self._home / "features" / f"{spec.dataset.name}-{key[:12]}", identity, key
+
+    def _features(self, backbones: Mapping[str, TrainedBackbone]) -> tuple[FeatureSet, str]:
+        folder, identity, key = self._feature_folder(backbones)
         if folder.exists() and not self._force:
             return open_features(folder, identity, rebuild_command=self._rebuild_command), key
         dataset = self._data()

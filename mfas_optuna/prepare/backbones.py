@@ -104,17 +104,35 @@ class Backbones:
         if not index.exists():
             return None
         try:
-            values = json.loads(index.read_text(encoding="utf-8"))
-            trained = TrainedBackbone(**{key: value for key, value in values.items() if key != "version"})
+            trained = _read_index(index)
             self._store.get(trained.digest)
         except (ValueError, TypeError, BlobError) as error:
             if not force:
-                raise CacheError(
-                    f"{index}: the trained backbone cannot be used: {error} Run `{self._rebuild_command}` to make it "
-                    "again."
-                ) from error
+                raise self._unusable(index, error) from error
             return None
         return trained
+
+    def look(self, modality: str, settings: NetworkSettings) -> TrainedBackbone | None:
+        """Return the backbone that is there, its weights unread; None when there is none.
+
+        Raises:
+            CacheError: What says which blob it is cannot be read, or the store lacks the blob.
+        """
+        index = self._index(modality, settings)
+        if not index.exists():
+            return None
+        try:
+            trained = _read_index(index)
+            if trained.digest not in self._store:
+                raise BlobError(trained.digest, f"{self._store.location} lacks its weights, {trained.digest}.")
+        except (ValueError, TypeError, BlobError) as error:
+            raise self._unusable(index, error) from error
+        return trained
+
+    def _unusable(self, index: Path, error: Exception) -> CacheError:
+        return CacheError(
+            f"{index}: the trained backbone cannot be used: {error} Run `{self._rebuild_command}` to make it again."
+        )
 
     def fetch(self, modality: str, settings: NetworkSettings, recorded: Mapping[str, Any]) -> TrainedBackbone:
         """Return the backbone that a study was begun with on another machine, from the store; nothing is trained.
@@ -305,6 +323,11 @@ class Backbones:
                 f"chance {chance:.4f}): its features may be worth nothing. Train it longer, or look at its data and "
                 "weights."
             )
+
+
+def _read_index(index: Path) -> TrainedBackbone:
+    values = json.loads(index.read_text(encoding="utf-8"))
+    return TrainedBackbone(**{key: value for key, value in values.items() if key != "version"})
 
 
 def _checkpoint(index: Path) -> Path:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from mfas_optuna.errors import HomeError
 from mfas_optuna.registry.blobs import BlobStore, FolderBlobStore
-from mfas_optuna.registry.remote import RemoteBlobStore
+from mfas_optuna.registry.remote import PATIENCE_S, RemoteBlobStore
 
 
 def weights_folder(home: Path) -> Path:
@@ -31,12 +31,13 @@ def cache_folder(home: Path) -> Path:
     return home / "weights-cache"
 
 
-def blob_store(home: Path, weights: str | None) -> BlobStore:
+def blob_store(home: Path, weights: str | None, *, patience_s: float = PATIENCE_S) -> BlobStore:
     """Return the store of weights that a request uses.
 
     Args:
         home: The home folder.
         weights: A folder, a URL, or None for the folder in the home.
+        patience_s: Seconds for which a store behind a URL is waited for.
 
     Raises:
         StoreError: There is no such protocol, or its package is missing.
@@ -48,7 +49,7 @@ def blob_store(home: Path, weights: str | None) -> BlobStore:
     parts = urlsplit(weights)
     if parts.scheme == "file":
         return FolderBlobStore(Path(unquote(parts.path)))
-    return RemoteBlobStore(weights, FolderBlobStore(cache_folder(home)))
+    return RemoteBlobStore(weights, FolderBlobStore(cache_folder(home)), patience_s=patience_s)
 
 
 def check_home(home: Path) -> None:

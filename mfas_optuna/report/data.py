@@ -236,7 +236,9 @@ def collect_from(storage: BaseStorage, study: optuna.Study, spec: StudySpec, arg
     study_name = study.study_name
     settings = records.read_scientific(study)
     if settings is None:
-        raise StorageError(f"Study {study_name!r} in this database was not begun by mfas-optuna.")
+        raise StorageError(
+            f"Study {study_name!r} in this database was not begun by mfas-optuna. Choose another --name."
+        )
     _check_dataset(study_name, settings, spec)
     ours = _search(study, settings["search"]["sampler"], spec.search.n_finalists, None)
     if not ours.best:

@@ -58,5 +58,7 @@ def load_spec(path: Path) -> StudySpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError([f"{path}: not valid TOML: {error}. Mend the file."]) from error
     except OSError as error:
-        raise SpecError([f"{path}: cannot be read: {error.strerror}."]) from error
+        raise SpecError(
+            [f"{path}: cannot be read: {error.strerror}. Mend its permissions, or name another file."]
+        ) from error
     return validated(values, str(path), path.absolute().parent)

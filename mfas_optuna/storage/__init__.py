@@ -12,6 +12,7 @@ from mfas_optuna.storage.opening import (
     open_storage,
 )
 from mfas_optuna.storage.patience import PATIENCE_S, Patience, is_away
+from mfas_optuna.storage.standing import DatabaseStanding, read_standing
 from mfas_optuna.storage.workers import (
     WorkerLock,
     fail_trials_of,
@@ -28,6 +29,7 @@ __all__ = [
     "GRACE_S",
     "PATIENCE_S",
     "BatchStorage",
+    "DatabaseStanding",
     "Lease",
     "LeasedWorker",
     "Patience",
@@ -46,6 +48,7 @@ __all__ = [
     "masked",
     "open_storage",
     "read_leases",
+    "read_standing",
     "reap_dead",
     "reports",
     "this_worker",

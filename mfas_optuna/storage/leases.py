@@ -81,13 +81,22 @@ def read_now(storage: RDBStorage) -> float:
 
 def read_leases(storage: RDBStorage, study_id: int) -> list[LeasedWorker]:
     """Return every worker of a study that has a lease, however old."""
-    columns = _WORKERS.c
     with storage.engine.connect() as connection:
-        age = (now_of(connection) - columns.beat_at).label("age_s")
-        query = sqlalchemy.select(
-            columns.host, columns.boot_id, columns.pid, columns.process_start, age, columns.grace_s
-        ).where(columns.study_id == study_id)
-        rows = connection.execute(query.order_by(columns.host, columns.pid)).all()
+        return _read(connection, _WORKERS.c.study_id == study_id)
+
+
+def read_all_leases(connection: Connection) -> list[LeasedWorker]:
+    """Return every worker of a database that has a lease, however old, once for each study that it works on."""
+    return _read(connection, sqlalchemy.true())
+
+
+def _read(connection: Connection, where: sqlalchemy.ColumnElement[bool]) -> list[LeasedWorker]:
+    columns = _WORKERS.c
+    age = (now_of(connection) - columns.beat_at).label("age_s")
+    query = sqlalchemy.select(
+        columns.host, columns.boot_id, columns.pid, columns.process_start, age, columns.grace_s
+    ).where(where)
+    rows = connection.execute(query.order_by(columns.host, columns.pid)).all()
     return [LeasedWorker(WorkerIdentity(*row[:4]), max(0.0, float(row[4])), float(row[5])) for row in rows]
 
 

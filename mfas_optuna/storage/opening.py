@@ -29,6 +29,7 @@ CREATION_ATTEMPTS = 8
 _NO_ANSWER = ("connection failed", "connection is bad", "connection timeout", "[Errno")
 """How psycopg's errors begin when there is no connection at all; they bear no code."""
 _ABOUT_TO_ANSWER = ("the database system is starting up", "the database system is shutting down")
+GET_DRIVER = "Run `pip install 'mfas-optuna[postgres]'`, and write postgresql+psycopg://user@host/name."
 POSTGRES_ARGUMENTS = {
     "connect_timeout": 10,  # Seconds.
     "keepalives": 1,
@@ -61,7 +62,7 @@ def open_storage(url: str, patience: Patience | None = None) -> BatchStorage:
     Raises:
         StorageError: The URL is not valid, its driver is missing, or the database cannot be reached or written.
     """
-    parsed = _parse(url)
+    parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         arguments: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
         _prepare_sqlite(parsed)
@@ -89,20 +90,26 @@ def check_exists(url: str) -> None:
     Raises:
         StorageError: It is not, or the URL is not valid.
     """
-    parsed = _parse(url)
+    parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
         raise StorageError(f"{parsed.database}: there is no study database. Start one with `mfas-optuna search`.")
 
 
-def _parse(url: str) -> URL:
+def parse_url(url: str) -> URL:
+    """Return a database URL in its parts.
+
+    Raises:
+        StorageError: It is not valid, not of SQLite or PostgreSQL, or its driver is missing.
+    """
     try:
         parsed = make_url(url)
         parsed.get_dialect()
     except (NoSuchModuleError, ImportError) as error:
-        raise StorageError(f"{masked(url)}: no driver for this database: {error}. Install it with pip.") from error
+        raise StorageError(f"{masked(url)}: no driver for this database: {error}. {GET_DRIVER}") from error
     except (ArgumentError, ValueError) as error:
         raise StorageError(
-            f"{masked(url)}: not a database URL. Write sqlite:///path/to/file.db or postgresql+psycopg://user@host/name."
+            f"{masked(url)}: not a database URL. Write sqlite:///path/to/file.db or "
+            "postgresql+psycopg://user@host/name."
         ) from error
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StorageError(
@@ -162,7 +169,7 @@ def _with_retries(create: Callable[[], _Result], url: str, patience: Patience) -
                 raise
             return patience.run(lambda: _through_races(create))
     except (ImportError, ModuleNotFoundError) as error:
-        raise StorageError(f"{masked(url)}: the database's driver is missing: {error}. Install it.") from error
+        raise StorageError(f"{masked(url)}: the database's driver is missing: {error}. {GET_DRIVER}") from error
     except RuntimeError as error:  # Optuna: the tables are of another version.
         raise StorageError(f"{masked(url)}: {error}") from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:

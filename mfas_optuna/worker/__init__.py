@@ -6,7 +6,7 @@ from mfas_optuna.worker.estimate import Estimate, dry_run
 from mfas_optuna.worker.final import FinalOutcome, FinalRequest, MethodOutcome, baselines, train
 from mfas_optuna.worker.request import DataReport, Listener, SearchOutcome, SearchRequest
 from mfas_optuna.worker.search import lead, prepare, search
-from mfas_optuna.worker.status import StepStatus, StudyStatus, status
+from mfas_optuna.worker.status import StepStatus, StudyStatus, status, watch_status
 from mfas_optuna.worker.upkeep import FsckOutcome, GcOutcome, collect_garbage, fsck
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "taps_of_file",
     "taps_of_study",
     "train",
+    "watch_status",
 ]

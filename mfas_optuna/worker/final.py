@@ -321,7 +321,9 @@ def _open(request: FinalRequest, listener: Listener, processes: Processes) -> _O
 def _check_search(study: optuna.Study, wanted: SearchRequest, listener: Listener) -> None:
     stored = records.read_scientific(study)
     if stored is None:
-        raise StorageError(f"Study {wanted.study_name!r} in this database was not begun by mfas-optuna.")
+        raise StorageError(
+            f"Study {wanted.study_name!r} in this database was not begun by mfas-optuna. Choose another --name."
+        )
     changed = list(differences(stored, wanted.spec.scientific()))
     if changed:
         raise StudyMismatchError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -94,15 +95,61 @@ def status(request: SearchRequest) -> StudyStatus:
     Raises:
         StorageError: The database or the study cannot be found.
     """
-    with database.clear_errors(request.storage_url):
+    with database.clear_errors(request.storage_url), _Reader(request) as reader:
+        return reader.read()
+
+
+def watch_status(
+    request: SearchRequest, every_s: float, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[StudyStatus]:
+    """Yield how far a study is, now and then until it is over; wait for a database that is away meanwhile.
+
+    Args:
+        request: Which study; `patience_s` is how long the database is waited for.
+        every_s: Seconds between two readings.
+        sleep: Waits.
+
+    Raises:
+        StorageError: The database or the study cannot be found, or stays away.
+    """
+    patience = database.Patience(request.patience_s)
+    with database.clear_errors(request.storage_url), _Reader(request, patience) as reader:
+        while True:
+            found = reader.read()
+            yield found
+            if found.is_finished:
+                return
+            sleep(every_s)
+
+
+class _Reader:
+    """A study that was opened to be read."""
+
+    def __init__(self, request: SearchRequest, patience: database.Patience | None = None) -> None:
         database.check_exists(request.storage_url)
-        opened = database.open_storage(request.storage_url)
-        study = database.load_study(opened, request.study_name)
-        if records.read_scientific(study) is None:
-            raise StorageError(f"Study {request.study_name!r} in this database was not begun by mfas-optuna.")
-        study.sampler = sampler = make_sampler(request.spec)
+        self._request = request
+        self._opened = database.open_storage(request.storage_url, patience)
+        self._study = database.load_study(self._opened, request.study_name)
+        if records.read_scientific(self._study) is None:
+            raise StorageError(
+                f"Study {request.study_name!r} in this database was not begun by mfas-optuna. Choose another --name."
+            )
+        self._study.sampler = self._sampler = make_sampler(request.spec)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.engine.dispose()
+
+    def read(self) -> StudyStatus:
+        """Return how far the study is; read again as a whole when the database goes away meanwhile."""
+        return self._opened.patience.run(self._read)
+
+    def _read(self) -> StudyStatus:
+        request, study = self._request, self._study
         trials = study.get_trials(deepcopy=False)
-        health = sampler.health(study) if isinstance(sampler, MFASSampler) else {}
+        health = self._sampler.health(study) if isinstance(self._sampler, MFASSampler) else {}
         return StudyStatus(
             study_name=request.study_name,
             metric=request.spec.metric,
@@ -110,7 +157,7 @@ def status(request: SearchRequest) -> StudyStatus:
             n_planned=request.spec.n_trials_planned(),
             n_by_state=dict(Counter(trial.state.name for trial in trials)),
             n_by_failure=count_failures(trials),
-            workers=database.living(opened, study._study_id),
+            workers=database.living(self._opened, study._study_id),
             steps=_steps(trials, health),
             best=records.best_networks(trials, request.spec.search.n_finalists),
             backbones=records.read_backbones(study) or {},

@@ -91,7 +91,9 @@ def fsck(
         study = database.load_study(opened, request.study_name)
         stored = records.read_scientific(study)
         if stored is None:
-            raise StorageError(f"Study {request.study_name!r} in this database was not begun by mfas-optuna.")
+            raise StorageError(
+                f"Study {request.study_name!r} in this database was not begun by mfas-optuna. Choose another --name."
+            )
         changed = list(differences(stored, request.spec.scientific()))
         if changed:
             raise StudyMismatchError(

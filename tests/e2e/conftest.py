@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ..schemas import check_output
 from . import forked
 
 COMMAND = Path(sys.executable).parent / "mfas-optuna"
@@ -76,18 +77,22 @@ class Cli:
         return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "160", **changes}
 
     def run(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        given = self.environment(**environment)
         if sys.platform == "linux" and not environment.keys() & READ_AT_THE_START:
-            environment = self.environment(**environment)
-            return forked.run(arguments, folder=self.folder, environment=environment, timeout=timeout)
-        return subprocess.run(
-            [COMMAND, *arguments],
-            cwd=self.folder,
-            env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+            result = forked.run(arguments, folder=self.folder, environment=given, timeout=timeout)
+        else:
+            result = subprocess.run(
+                [COMMAND, *arguments],
+                cwd=self.folder,
+                env=given,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        if "--json" in arguments:
+            check_output(arguments, result.stdout, result.returncode)
+        return result
 
     def edit(self, old: str, new: str) -> None:
         """Change the study file."""

@@ -237,7 +237,12 @@ def test_a_near_uniform_choice_is_warned_of(cli: Cli) -> None:
 
 
 def test_studies_and_show(cli: Cli) -> None:
-    assert {"tiny", "digits", "avmnist", "avmnist-transfer"} <= set(json.loads(cli.ok("studies", "--json")))
+    listed = {study["study"] for study in cli.json("studies")["studies"]}
+    assert {"tiny", "digits", "avmnist", "avmnist-transfer"} <= listed
+    (cli.folder / "studies" / "broken.toml").write_text("title =", encoding="utf-8")
+    assert "A study for tests" in cli.ok("studies")
+    titles = {study["study"]: study["title"] for study in cli.json("studies")["studies"]}
+    assert titles["broken"].startswith("cannot be used: ")
     shown = json.loads(cli.ok("show", "--study", "avmnist", "--json"))
     assert shown["sharing"] == "snapshot"
     assert shown["space_size"] == {"layer": 30, "deepest": 30**4, "all_depths": 30 + 30**2 + 30**3 + 30**4}

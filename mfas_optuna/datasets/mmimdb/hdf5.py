@@ -158,7 +158,9 @@ def _check_shapes(h5: Any, file: Path, settings: MmimdbSettings) -> None:
     shapes = {name: tuple(h5[name].shape) for name in _N_AXES}
     for name, n_axes in _N_AXES.items():
         if len(shapes[name]) != n_axes:
-            raise DataError(f"{file}, {name}: expected {n_axes} axes, found {list(shapes[name])}.")
+            raise DataError(
+                f"{file}, {name}: expected {n_axes} axes, found {list(shapes[name])}. Get the authors' file again."
+            )
     if len({shape[0] for shape in shapes.values()}) > 1:
         rows = ", ".join(f"{name} {shape[0]}" for name, shape in shapes.items())
         raise DataError(f"{file}: expected as many rows in each data set, found {rows}. Get the file again.")
@@ -190,24 +192,31 @@ def _spans(h5: Any, file: Path, n_rows: int) -> tuple[dict[str, tuple[int, int]]
         if n_rows != sum(PUBLISHED.values()):
             raise DataError(
                 f"{file}: expected the root attribute 'split', which says what rows train, validate and test, or the "
-                f"{sum(PUBLISHED.values()):,} rows of the published file; found {n_rows:,} rows and no such attribute."
+                f"{sum(PUBLISHED.values()):,} rows of the published file; found {n_rows:,} rows and no such "
+                "attribute. Get the authors' file again."
             )
         ends = np.cumsum([0, *PUBLISHED.values()]).tolist()
         return {split: (ends[i], ends[i + 1]) for i, split in enumerate(SPLITS)}, "the published rows, in their order"
     fields = getattr(getattr(table, "dtype", None), "names", None) or ()
     if not {"split", "source", "start", "stop", "indices"} <= set(fields):
-        raise DataError(f"{file}, attribute 'split': expected Fuel's table of splits, found {table!r}.")
+        raise DataError(
+            f"{file}, attribute 'split': expected Fuel's table of splits, found {table!r}. Get the authors' file again."
+        )
     spans = {}
     for split, called in SPLITS.items():
         rows = [row for row in table if _text(row["split"]) == called and _text(row["source"]) == "images"]
         if len(rows) != 1 or bool(rows[0]["indices"]):
-            raise DataError(f"{file}, attribute 'split': expected one range of rows for {called}, found {rows!r}.")
+            raise DataError(
+                f"{file}, attribute 'split': expected one range of rows for {called}, found {rows!r}. Get the "
+                "authors' file again."
+            )
         spans[split] = (int(rows[0]["start"]), int(rows[0]["stop"]))
     last = 0
     for start, stop in sorted(spans.values()):
         if not last <= start < stop <= n_rows:
             raise DataError(
-                f"{file}, attribute 'split': expected ranges that do not overlap within {n_rows} rows, found {spans}."
+                f"{file}, attribute 'split': expected ranges that do not overlap within {n_rows} rows, found {spans}. "
+                "Get the authors' file again."
             )
         last = stop
     return spans, "as the file's attribute 'split' has them"
@@ -232,14 +241,15 @@ def _names(h5: Any, file: Path) -> tuple[tuple[str, ...], str]:
         or len(names) != n_genres
     ):
         raise DataError(
-            f"{file}, genres, attribute 'target_names': expected a JSON list of {n_genres} names, found {stored!r}."
+            f"{file}, genres, attribute 'target_names': expected a JSON list of {n_genres} names, found {stored!r}. "
+            "Mend or delete the attribute."
         )
     return tuple(names), "as the file names them"
 
 
 def _coding(images: Any, file: Path) -> Coding:
     if images.dtype.kind not in "iuf":
-        raise DataError(f"{file}, images: expected numbers, found {images.dtype}.")
+        raise DataError(f"{file}, images: expected numbers, found {images.dtype}. Get the authors' file again.")
     first = images[:_ROWS_LOOKED_AT]
     seen = first[np.isfinite(first)]
     if seen.min(initial=0) < 0:

@@ -81,11 +81,13 @@ def make(
         DataError: The folder is not empty or cannot be written, the numbers do not fit, or h5py or Pillow is missing.
     """
     if layout not in get_args(Layout):
-        raise DataError(f"mmimdb stand-in, layout: expected {' or '.join(get_args(Layout))}, found {layout!r}.")
+        raise DataError(
+            f"mmimdb stand-in, layout: expected {' or '.join(get_args(Layout))}, found {layout!r}. Mend --layout."
+        )
     hdf5.import_h5py() if layout == "hdf5" else raw.import_pillow()
     sizes = _sizes(n_samples)
     if not 2 <= n_classes <= len(GENRES):
-        raise DataError(f"mmimdb stand-in: expected 2 to {len(GENRES)} genres, found {n_classes}.")
+        raise DataError(f"mmimdb stand-in: expected 2 to {len(GENRES)} genres, found {n_classes}. Mend --classes.")
     if min(sizes.values()) * MOST_GENRES < n_classes:
         raise DataError(
             f"mmimdb stand-in: {n_samples} films give {min(sizes.values())} for validation, too few for {n_classes} "
@@ -117,7 +119,7 @@ def _sizes(n_samples: int) -> dict[str, int]:
     n_validation, n_test = (round(n_samples * _FRACTIONS[split]) for split in ("validation", "test"))
     sizes = {"train": n_samples - n_validation - n_test, "validation": n_validation, "test": n_test}
     if min(sizes.values()) < 1:
-        raise DataError(f"mmimdb stand-in: expected 5 films or more, found {n_samples}.")
+        raise DataError(f"mmimdb stand-in: expected 5 films or more, found {n_samples}. Raise --samples.")
     return sizes
 
 

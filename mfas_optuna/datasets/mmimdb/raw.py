@@ -191,16 +191,16 @@ def _read_splits(file: Path) -> dict[str, list[str]]:
     except FileNotFoundError as error:
         raise DataNotFoundError(f"{file}: no such file. It comes with the raw files.") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: {expected}, found no JSON ({error}).") from error
+        raise DataError(f"{file}: {expected}, found no JSON ({error}). Get it again.") from error
     splits = {}
     for split, called in SPLITS.items():
         names = values.get(called) if isinstance(values, dict) else None
         if not isinstance(names, list) or not names:
-            raise DataError(f"{file}: {expected}, found no ids for {called!r}.")
+            raise DataError(f"{file}: {expected}, found no ids for {called!r}. Get it again.")
         for name in names:
             # Names of files: nothing that leads out of the folder.
             if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
-                raise DataError(f'{file}, {called}: expected ids such as "0012345", found {name!r}.')
+                raise DataError(f'{file}, {called}: expected ids such as "0012345", found {name!r}. Get it again.')
         splits[split] = names
     return splits
 

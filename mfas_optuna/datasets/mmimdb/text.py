@@ -68,7 +68,7 @@ def check_head(file: Path, width: int) -> None:
     if not file.is_file():
         raise DataNotFoundError(f"{file}: no such file of word vectors. Put it there, or leave out text_vectors.")
     if next(_vectors(file, width), None) is None:
-        raise DataError(f"{file}: expected a word and {width} values a line, found no line.")
+        raise DataError(f"{file}: expected a word and {width} values a line, found no line. Get it again.")
 
 
 def load(file: Path, width: int) -> WordVectors:

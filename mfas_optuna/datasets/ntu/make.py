@@ -91,11 +91,12 @@ def make(folder: Path, *, n_samples: int = 200, n_classes: int = 6, seed: int = 
         DataError: The folder is not empty or cannot be written, a number is out of range, or PyAV is missing.
     """
     if not 2 <= n_classes <= MAX_CLASSES:
-        raise DataError(f"stand-in for ntu, classes: expected 2 to {MAX_CLASSES}, found {n_classes}.")
+        raise DataError(f"stand-in for ntu, classes: expected 2 to {MAX_CLASSES}, found {n_classes}. Mend --classes.")
     fewest, most = _TURN * n_classes, MOST_OF_A_CLASS * n_classes
     if not fewest <= n_samples <= most:
         raise DataError(
-            f"stand-in for ntu, samples: expected {fewest} to {most} for {n_classes} classes, found {n_samples}."
+            f"stand-in for ntu, samples: expected {fewest} to {most} for {n_classes} classes, found "
+            f"{n_samples}. Mend --samples."
         )
     import_av()
     try:

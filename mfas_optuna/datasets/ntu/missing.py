@@ -38,6 +38,9 @@ def _read(file: Path) -> frozenset[str]:
             continue
         for word in line.split():
             if names.parse(word) is None:
-                raise DataError(f"{file}, line {number}: expected a name like S001C002P003R002A013, found {word!r}.")
+                raise DataError(
+                    f"{file}, line {number}: expected a name like S001C002P003R002A013, found {word!r}. Mend or "
+                    "remove it."
+                )
             found.add(word)
     return frozenset(found)
