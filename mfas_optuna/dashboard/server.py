@@ -86,9 +86,9 @@ def serve_dashboard(
             f"{', changes it and deletes it' if allow_writes else ''}. Use an SSH tunnel, or add "
             "--expose-without-password."
         )
+    database.check_exists(url)
     import optuna_dashboard  # Takes a second to import.
 
-    database.check_exists(url)
     machine = socket.gethostname()
     names = (machine, socket.getfqdn(), host) if is_exposed else ()
     application = Guard(
