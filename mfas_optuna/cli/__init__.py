@@ -295,6 +295,7 @@ def dashboard(
     with clear_errors():
         from mfas_optuna import spec as settings
         from mfas_optuna.dashboard import Address, serve_dashboard
+        from mfas_optuna.prepare import artifacts_folder
         from mfas_optuna.storage import masked
 
         home = settings.home_folder()
@@ -310,4 +311,5 @@ def dashboard(
                 typer.echo(f"  from another machine: {address.tunnel}, then the same address there")
             sys.stdout.flush()
 
-        serve_dashboard(url, announce, host=host, port=port, allow_writes=allow_writes, expose=expose)
+        artifacts = artifacts_folder(home)
+        serve_dashboard(url, artifacts, announce, host=host, port=port, allow_writes=allow_writes, expose=expose)

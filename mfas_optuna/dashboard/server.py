@@ -10,10 +10,12 @@ import socketserver
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from mfas_optuna import storage as database
+from mfas_optuna.dashboard.drawings import Drawings, redraw_from
 from mfas_optuna.dashboard.guard import Guard
 from mfas_optuna.errors import DashboardError
 
@@ -56,6 +58,7 @@ class Address:
 
 def serve_dashboard(
     url: str,
+    artifacts: Path,
     announce: Callable[[Address], None],
     *,
     host: str = HOST,
@@ -67,6 +70,7 @@ def serve_dashboard(
 
     Args:
         url: The database.
+        artifacts: Folder of the drawings.
         announce: Told the address once it can be opened.
         host: Name or address of the interface to be bound to.
         port: 1 to 65535; None: PORT, or the next free one.
@@ -91,8 +95,9 @@ def serve_dashboard(
 
     machine = socket.gethostname()
     names = (machine, socket.getfqdn(), host) if is_exposed else ()
+    storage = database.open_storage(url)
     application = Guard(
-        optuna_dashboard.wsgi(database.open_storage(url)),
+        optuna_dashboard.wsgi(storage, artifact_store=Drawings(artifacts, redraw_from(storage))),
         names=names,
         is_exposed=is_exposed,
         allow_writes=allow_writes,
