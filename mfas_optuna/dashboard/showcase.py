@@ -22,6 +22,7 @@ from mfas_optuna.spec import StudySpec
 from mfas_optuna.storage import Patience
 from mfas_optuna.target import METRIC_TITLES
 from mfas_optuna.visualization import plot_search
+from mfas_optuna.visualization.theme import figure_of
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ SEARCH_PLOT, BEST_PLOT = "mfas-search", "mfas-best-network"
 """Names of the plots; each replaces the one before."""
 END = "*The text above is written anew after each step; what is written below this line stays.*"
 _SPECIAL = re.compile(r"[\\`*_|~#!\[\]()]")
-_HEIGHT = 420
-"""Of the drawing's plot, in pixels."""
+_HEIGHT = 450
+"""Of the dashboard's place for a plot, in pixels; of a higher one it cuts off the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Showcase:
                     self._drawings.write(each.artifact_id, io.BytesIO(each.svg))
             if _with_note(before, note) == kept.read_note(before):
                 return
-            plots = {SEARCH_PLOT: plot_search(study).to_json()}
+            plots = {SEARCH_PLOT: plot_search(study).update_layout(height=_HEIGHT).to_json()}
             if drawn:
                 plots[BEST_PLOT] = picture_of(drawn[0].trial, drawn[0].svg).to_json()
         except Exception as error:  # No picture is worth a search.
@@ -153,7 +154,7 @@ def describe(study: optuna.Study, spec: StudySpec, trials: Sequence[FrozenTrial]
     lines = [f"### {_inert(spec.title)}", ""]
     if stand_in:
         lines += [f"**STAND-IN DATA, generated: {_inert(stand_in)}.** Scores say nothing of the real data.", ""]
-    lines.append(f"- Data: {'a stand-in' if stand_in else 'real'}; {_inert(next(_said(card), 'no card yet'))}")
+    lines.append(f"- Data{'' if stand_in else ' (no stand-in)'}: {_inert(next(_said(card), 'no card yet'))}")
     n_finished = sum(map(records.is_finished, trials))
     n_failed = sum(
         trial.state == TrialState.FAIL and records.read_failure(trial.system_attrs) not in records.LOST
@@ -179,19 +180,13 @@ def describe(study: optuna.Study, spec: StudySpec, trials: Sequence[FrozenTrial]
 
 def picture_of(trial: FrozenTrial, svg: bytes) -> go.Figure:
     """Return a plot that is a drawing."""
-    figure = go.Figure()
+    figure = figure_of([], f"Best network so far: trial {trial.number}, {trial.values[0]:.4f}", height=_HEIGHT)
     source = f"data:{KIND};base64,{base64.b64encode(svg).decode()}"
     figure.add_layout_image(
         source=source, xref="paper", yref="paper", x=0, y=1, sizex=1, sizey=1, sizing="contain", layer="above"
     )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-    figure.update_layout(
-        title={"text": f"Best network so far: trial {trial.number}, {trial.values[0]:.4f}"},
-        height=_HEIGHT,
-        template="none",
-        margin={"l": 8, "r": 8, "t": 56, "b": 8},
-    )
     return figure
 
 
