@@ -161,6 +161,10 @@ class PictureError(MfasError, ValueError):
     """A picture cannot be made of what was given."""
 
 
+class DashboardError(MfasError, ValueError):
+    """The dashboard cannot be served where it was asked to, or must not be."""
+
+
 class HomeError(MfasError, OSError):
     """The home folder (`MFAS_HOME`) cannot be created or written."""
 

@@ -39,6 +39,7 @@ _FIXED_PARAMETERS = "fixed_params"  # Optuna's own, of an enqueued trial.
 # User attributes of a trial, as the dashboard shows them.
 ARCHITECTURE = "architecture"
 ITERATION = "iteration"
+DEPTH = "depth"
 SLOT = "slot"
 TEMPERATURE = "temperature"
 PREDICTED_SCORE = "predicted_score"
@@ -53,6 +54,7 @@ SEED = "seed"
 JOINT_SIZE = "joint_size"
 TORCH = "torch"
 WEIGHTS = "weights"
+WARM_LAYERS = "warm_layers"
 FAILURE_REASON = "failure"
 FAILURE_MESSAGE = "failure_message"
 
@@ -334,6 +336,7 @@ def write_result(trial: optuna.Trial, record: TrialRecord) -> None:
     """Record what a running trial found besides its score, as attributes that people see."""
     values = {
         ARCHITECTURE: record.architecture,
+        DEPTH: len(record.weights),
         N_PARAMETERS: record.n_parameters,
         BEST_EPOCH: record.best_epoch,
         TRAINING_SECONDS: round(record.training_s, 3),
@@ -341,6 +344,7 @@ def write_result(trial: optuna.Trial, record: TrialRecord) -> None:
         JOINT_SIZE: record.joint_size,
         TORCH: f"{record.torch_version}, {record.device}",
         WEIGHTS: json.dumps([asdict(layer) for layer in record.weights]),
+        WARM_LAYERS: sum(layer.started_from is not None for layer in record.weights),
     }
     for key, value in values.items():
         trial.set_user_attr(key, value)

@@ -281,18 +281,45 @@ def show(study: Study, sampler: Sampler = None, mode: Mode = None, seed: Seed = 
 @app.command()
 def dashboard(
     storage: Storage = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on the loopback interface.")] = 8080,
+    host: Annotated[str, typer.Option("--host", help="Interface to serve on, by name or address.")] = "127.0.0.1",
+    port: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--port", min=1, max=65535, help="Port \\[default: 8080, or the next free one]."),
+    ] = None,
+    allow_writes: Annotated[
+        bool, typer.Option("--allow-writes", help="Let the dashboard's pages rename, annotate and delete studies.")
+    ] = False,
+    expose: Annotated[
+        bool,
+        typer.Option(
+            "--expose-without-password",
+            help="Allow a --host that other machines reach: whoever reaches it reads all studies of the database, with "
+            "--allow-writes changes and deletes them; it asks for no password and encrypts nothing.",
+        ),
+    ] = False,
 ) -> None:
-    """Show the database in optuna-dashboard, on this machine's loopback interface only.
+    """Show the database in optuna-dashboard: read-only, and on this machine's loopback interface.
 
-    The dashboard asks for no password and lets anybody who reaches it delete studies; so it is not bound elsewhere.
+    The dashboard asks for no password. From another machine, open it through an SSH tunnel; the command is printed.
     """
     with clear_errors():
         from mfas_optuna import spec as settings
-        from mfas_optuna import worker
+        from mfas_optuna.dashboard import Address, serve_dashboard
+        from mfas_optuna.prepare import artifacts_folder
         from mfas_optuna.storage import masked
 
         home = settings.home_folder()
         url = settings.storage_url(storage, None, home)
-        typer.echo(f"optuna-dashboard for {masked(url)}: http://127.0.0.1:{port}  (Ctrl-C ends it)")
-        worker.serve_dashboard(url, port)
+
+        def announce(address: Address) -> None:
+            kind = "with writes" if allow_writes else "read-only; --allow-writes lets it change studies"
+            typer.echo(f"optuna-dashboard for {masked(url)} ({kind})")
+            typer.echo(f"  open: {address.url}  (Ctrl-C ends it)")
+            if address.is_exposed:
+                typer.echo("  Other machines reach it, and it asks for no password.", err=True)
+            else:
+                typer.echo(f"  from another machine: {address.tunnel}, then the same address there")
+            sys.stdout.flush()
+
+        artifacts = artifacts_folder(home)
+        serve_dashboard(url, artifacts, announce, host=host, port=port, allow_writes=allow_writes, expose=expose)

@@ -26,6 +26,7 @@ from mfas_optuna.features.cache import OUTPUT, FeatureSet, open_features, write_
 from mfas_optuna.features.rows import ROW_RULE
 from mfas_optuna.prepare.backbones import Backbones, TrainedBackbone
 from mfas_optuna.prepare.home import (
+    artifacts_folder,
     blob_store,
     cache_folder,
     check_home,
@@ -42,6 +43,7 @@ __all__ = [
     "Prepared",
     "Standing",
     "TrainedBackbone",
+    "artifacts_folder",
     "blob_store",
     "cache_folder",
     "check_home",

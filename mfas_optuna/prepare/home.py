@@ -21,6 +21,11 @@ def weights_folder(home: Path) -> Path:
     return home / "weights"
 
 
+def artifacts_folder(home: Path) -> Path:
+    """Return the folder of the drawings that the dashboard shows as artifacts."""
+    return home / "artifacts"
+
+
 def partial_folder(home: Path, study_name: str) -> Path:
     """Return the folder of a study's final trainings under way."""
     return home / "final" / study_name

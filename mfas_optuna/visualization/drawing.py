@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from mfas_optuna.errors import PictureError
-from mfas_optuna.visualization.observed import observe
+from mfas_optuna.visualization.observed import choices_of, observe
 from mfas_optuna.visualization.svg import (
     FONT_SIZE,
     GAP,
@@ -30,7 +30,7 @@ from mfas_optuna.visualization.svg import (
     text_at,
     width_for,
 )
-from mfas_optuna.visualization.theme import COLOURS
+from mfas_optuna.visualization.theme import COLOURS, DARK, LIGHT
 
 BOX_HEIGHT = 30.0
 MARGIN = 6.0
@@ -41,6 +41,7 @@ _STYLE = (
     ".mfas-network{color:var(--mfas-ink,#1c2024);font:14px system-ui,sans-serif}"
     "@media(prefers-color-scheme:dark){.mfas-network{color:var(--mfas-ink,#e8eaed)}}"
 )
+_PAPER = f".mfas-network{{background:{LIGHT}}}@media(prefers-color-scheme:dark){{.mfas-network{{background:{DARK}}}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,15 @@ def draw_parameters(parameters: Mapping[str, Any], columns: Mapping[str, Sequenc
         activation = str(parameters.get(f"layer{number}.activation"))
         stages.append(Stage(f"fusion {number}", activation, tuple(reads)))
     return _drawn(stages, columns)
+
+
+def draw_alone(trial: FrozenTrial) -> str | None:
+    """Return the network that a trial names as SVG on paper of its own, to be shown as an image anywhere.
+
+    The features to choose from are those that the trial's parameters may be; None where it names no network.
+    """
+    drawn = draw_parameters(trial.params, choices_of([trial])[0])
+    return None if drawn is None else drawn.replace("<style>", f"<style>{_PAPER}", 1)
 
 
 def draw_head(record: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> str | None:

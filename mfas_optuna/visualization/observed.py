@@ -120,7 +120,7 @@ def observe(study: optuna.Study) -> Observed:
         )
     trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: trial.number)
     settings = records.read_scientific(study)
-    columns, activations = _choices(trials)
+    columns, activations = choices_of(trials)
     plans: dict[SearchStep, Plan] = {}
     for trial in trials:
         plan = records.read_plan(trial.system_attrs)
@@ -168,7 +168,7 @@ def _observations(trials: Iterable[FrozenTrial]) -> Iterable[Observation]:
         )
 
 
-def _choices(trials: Sequence[FrozenTrial]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+def choices_of(trials: Sequence[FrozenTrial]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """Return features by modality and activations, of the first trial that has a first layer."""
     for trial in trials:
         found = {

@@ -1,6 +1,5 @@
 """The composition root: what the command line calls."""
 
-from mfas_optuna.worker.dashboard import serve_dashboard
 from mfas_optuna.worker.data import build_data, check_data, make_data, taps_of_file, taps_of_study
 from mfas_optuna.worker.estimate import Estimate, dry_run
 from mfas_optuna.worker.final import FinalOutcome, FinalRequest, MethodOutcome, baselines, train
@@ -32,7 +31,6 @@ __all__ = [
     "make_data",
     "prepare",
     "search",
-    "serve_dashboard",
     "status",
     "taps_of_file",
     "taps_of_study",

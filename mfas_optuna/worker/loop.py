@@ -16,10 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
+from mfas_optuna.dashboard import Drawings, Showcase
 from mfas_optuna.errors import MfasError, SearchFailedError, TrainingDiverged
 from mfas_optuna.failpoints import reach
 from mfas_optuna.objective import Outcome, TrialResult, TrialRunner, is_out_of_memory
-from mfas_optuna.prepare import Prepared, blob_store
+from mfas_optuna.prepare import Prepared, artifacts_folder, blob_store
 from mfas_optuna.search.sampler import MFASSampler
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.worker.interrupts import Interrupts
@@ -81,6 +82,7 @@ class Worker:
         self._listener = listener
         self._interrupts = interrupts
         self._identity = database.this_worker()
+        self._showcase = Showcase(request.spec, Drawings(artifacts_folder(request.home)))
         self._runner = TrialRunner(
             request.spec,
             prepared.features,
@@ -129,6 +131,7 @@ class Worker:
             ended = self._run_group(trials)
             self._last_group_s = time.perf_counter() - started
             self._tell_standing()
+            self._showcase.after(self._study, ended, self._opened.patience)
             n_finished = n_finished_trials(self._study) - sum(records.is_finished(trial) for trial in ended)
             for trial in ended:
                 n_finished += records.is_finished(trial)

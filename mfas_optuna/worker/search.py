@@ -12,9 +12,10 @@ import optuna
 from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
+from mfas_optuna.dashboard import Drawings, Showcase
 from mfas_optuna.datasets import STAND_IN_MAKERS, read_mark
 from mfas_optuna.errors import SearchFailedError, StudyMismatchError
-from mfas_optuna.prepare import Preparation, Prepared, check_home
+from mfas_optuna.prepare import Preparation, Prepared, artifacts_folder, check_home
 from mfas_optuna.spec import differences
 from mfas_optuna.target import METRIC_TITLES
 from mfas_optuna.worker.interrupts import Interrupts
@@ -47,6 +48,7 @@ def search(request: SearchRequest, listener: Listener) -> SearchOutcome:
     with _joined(request, listener) as joined:
         if not is_over(joined.study, request.spec):
             joined.work()
+        joined.show()
         return joined.outcome()
 
 
@@ -71,6 +73,7 @@ def lead(request: SearchRequest, listener: Listener, work: Callable[[Callable[[]
             watch = Watch(request, joined.opened, joined.study, listener)
             work(watch.look)
             watch.look(now=True)
+        joined.show()
         return joined.outcome()
 
 
@@ -100,6 +103,11 @@ class _Joined:
         Worker(
             self.request, self.study, self.sampler, prepared, self.listener, self.interrupts, self.lock, self.opened
         ).run()
+
+    def show(self) -> None:
+        """Bring what the dashboard shows up to date, and its drawings into this machine's home."""
+        showcase = Showcase(self.request.spec, Drawings(artifacts_folder(self.request.home)))
+        showcase.show(self.study, self.opened.patience)
 
     def outcome(self) -> SearchOutcome:
         """Return what the search has come to."""

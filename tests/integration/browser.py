@@ -53,13 +53,17 @@ class Browser:
 
     def open(self, path: Path) -> None:
         """Open a report from a file, and wait until its plots are drawn."""
+        self.visit(path.as_uri(), "return document.documentElement.getAttribute('data-drawn') === 'true'")
+
+    def visit(self, url: str, is_ready: str) -> None:
+        """Open a page, and wait until the body of a JavaScript function returns true in it."""
         self.driver.get_log("browser")
         self.driver.get_log("performance")
-        self.driver.get(path.as_uri())
+        self.driver.get(url)
         deadline = time.monotonic() + TIMEOUT_S
-        while self.run("return document.documentElement.getAttribute('data-drawn')") != "true":
+        while self.run(is_ready) is not True:
             if time.monotonic() > deadline:
-                pytest.fail(f"the plots were not drawn within {TIMEOUT_S} s: {self.complaints()}")
+                pytest.fail(f"{url} was not ready within {TIMEOUT_S} s: {self.complaints()}")
             time.sleep(0.02)
 
     def complaints(self) -> list[str]:
@@ -77,22 +81,21 @@ class Browser:
 
 
 @contextmanager
-def opened(profile: Path) -> Iterator[Browser]:
+def opened(profile: Path, *flags: str) -> Iterator[Browser]:
     """Start a browser with a fresh profile; skip the test where there is none, fail it under CI.
 
     Args:
         profile: An empty folder.
+        flags: Further ones of Chromium's.
     """
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
-        lacking = (
-            "chromium and chromedriver, which open the report, are not installed (apt-get install chromium-driver)"
-        )
+        lacking = "chromium and chromedriver, which open pages, are not installed (apt-get install chromium-driver)"
         if os.environ.get("CI"):
             pytest.fail(lacking)
         pytest.skip(lacking)
     options = Options()
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+    for flag in (*FLAGS, *flags, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

@@ -117,12 +117,14 @@ def test_results_and_lineage(study: optuna.Study) -> None:
     shown = {key: value for key, value in attributes.items() if key != "weights"}
     assert shown == {
         "architecture": "[(1,1,1)]",
+        "depth": 2,
         "n_parameters": 784,
         "best_epoch": 2,
         "training_s": 0.123,
         "seed": 5,
         "joint_size": 15,
         "torch": "2.13.0, cpu",
+        "warm_layers": 1,
     }
     assert records.read_weights({}) == []
 
