@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from mfas_optuna.errors import PictureError
+from mfas_optuna.features.cache import OUTPUT
 from mfas_optuna.visualization.observed import choices_of, observe
 from mfas_optuna.visualization.svg import (
     FONT_SIZE,
@@ -139,12 +140,34 @@ def draw_head(record: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -
             ]
         case "gmu" if isinstance(features, Mapping):
             stages = [Stage("gated unit", width, tuple(features.items()))]
+        case "centralnet" if isinstance(features, Mapping):
+            stages = _central(features, width)
+        case "output":
+            stages = _given([str(record.get("modality"))])
+        case "late_outputs":
+            stages = _given(record.get("modalities", ()))
         case _:
             return None
     if not stages:
         return None
-    ends = {"towers": "sum", "late_heads": "mean"}
+    mean = "weighted mean" if record.get("how") == "weighted" else "mean"
+    ends = {"towers": "sum", "late_heads": mean, "late_outputs": mean, "output": "prediction"}
     return _drawn(stages, columns, ends.get(str(record["kind"]), ""))
+
+
+def _central(features: Mapping[str, Sequence[str]], width: str) -> list[Stage]:
+    """Return the layers of a central network; modalities of different depth end together."""
+    depth = max(map(len, features.values()), default=0)
+    reads: list[list[tuple[str, str]]] = [[] for _ in range(depth)]
+    for modality, names in features.items():
+        for of_layer, name in zip(reads[depth - len(names) :], names, strict=True):
+            of_layer.append((modality, name))
+    return [Stage(f"central {number}", f"weighted sum, {width}", tuple(pairs)) for number, pairs in enumerate(reads, 1)]
+
+
+def _given(modalities: Sequence[str]) -> list[Stage]:
+    """Return what backbones predict by themselves."""
+    return [Stage(modality, "as its backbone says", ((modality, OUTPUT),)) for modality in modalities]
 
 
 # Geometry.

@@ -113,7 +113,13 @@ def test_names_that_are_long_or_hostile() -> None:
         ({"kind": "mlp", "label": "all", "features": [["audio", "a1"], ["image", "i2"]], "width": 9}, "side by side"),
         ({"kind": "towers", "features": {"audio": ["a1", "a2"], "image": ["i1"]}, "width": 9}, "tower audio"),
         ({"kind": "late_heads", "features": {"audio": ["a1"], "image": ["i1"]}, "width": 9}, "mean"),
+        ({"kind": "late_heads", "features": {"audio": ["a1"], "image": ["i1"]}, "width": 9, "how": "weighted"},
+         "weighted mean"),
         ({"kind": "gmu", "features": {"audio": "a1", "image": "new"}, "width": 9}, "new"),
+        ({"kind": "output", "modality": "image"}, "prediction"),
+        ({"kind": "late_outputs", "modalities": ["audio", "image"], "how": "mean"}, "as its backbone says"),
+        ({"kind": "centralnet", "features": {"audio": ["a1", "a2", "a3"], "image": ["i1", "i2"]}, "width": 9},
+         "central 3"),
         (
             {
                 "kind": "network",
@@ -131,8 +137,18 @@ def test_heads(record: dict[str, Any], shown: str) -> None:
     assert shown in texts(drawn)
 
 
+def test_modalities_of_a_central_network_end_together() -> None:
+    features = {"audio": ["a1", "a2", "a3"], "image": ["i1", "i2"]}
+    drawn = draw_head({"kind": "centralnet", "features": features, "width": 9}, COLUMNS)
+    assert drawn is not None
+    label = ElementTree.fromstring(drawn).attrib["aria-label"]
+    assert "central 1 (weighted sum, width 9) reads audio a1;" in label
+    assert "central 3 (weighted sum, width 9) reads audio a3, image i2" in label
+
+
 def test_what_has_no_drawing() -> None:
-    assert draw_head({"kind": "centralnet", "features": {"audio": ["a1"]}, "width": 9}, COLUMNS) is None
+    assert draw_head({"kind": "another"}, COLUMNS) is None
+    assert draw_head({"kind": "centralnet", "features": {}, "width": 9}, COLUMNS) is None
     assert draw_head({"kind": "network", "layers": []}, COLUMNS) is None
     assert draw_parameters({"x": 1.0}, COLUMNS) is None
     with pytest.raises(PictureError, match=r"expected a complete trial to draw. No trial is complete; 3 failed."):
