@@ -42,6 +42,11 @@ def write_note(study: optuna.Study, attributes: Mapping[str, Any], note: str) ->
     _write_text(study, attributes, _NOTE, note)
 
 
+def read_plot(attributes: Mapping[str, Any], name: str) -> str:
+    """Return plotly's JSON of the plot of a name; empty where there is none."""
+    return _read_text(attributes, f"{_PLOT}{name}:")
+
+
 def write_plot(study: optuna.Study, attributes: Mapping[str, Any], name: str, figure: str) -> None:
     """Write a plot under a name, in place of the one that had it.
 

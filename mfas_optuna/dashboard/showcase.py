@@ -35,7 +35,7 @@ _HEIGHT = 450
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class Drawn:
     """A network of those that are best.
 
     Attributes:
@@ -97,11 +97,14 @@ class Showcase:
             for each in drawn:
                 if not self._drawings.has(each.artifact_id):
                     self._drawings.write(each.artifact_id, io.BytesIO(each.svg))
-            if _with_note(before, note) == kept.read_note(before):
+            is_pictured = not drawn or drawn[0].artifact_id in kept.read_plot(before, BEST_PLOT)
+            if is_pictured and _with_note(before, note) == kept.read_note(before):
                 return
-            plots = {SEARCH_PLOT: plot_search(study).update_layout(height=_HEIGHT).to_json()}
-            if drawn:
-                plots[BEST_PLOT] = picture_of(drawn[0].trial, drawn[0].svg).to_json()
+            figure = plot_search(study)
+            figure.layout.height = _HEIGHT
+            plots = {SEARCH_PLOT: figure.to_json()}
+            if not is_pictured:
+                plots[BEST_PLOT] = picture_of(drawn[0]).to_json()
         except Exception as error:  # No picture is worth a search.
             if database.is_database_error(error):
                 raise
@@ -122,14 +125,14 @@ class Showcase:
 
         patience.run(write)
 
-    def _draw(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[_Drawn]:
+    def _draw(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[Drawn]:
         by_number = {trial.number: trial for trial in trials}
         drawn = []
         for network in records.best_networks(trials, self._spec.search.n_finalists):
             trial = by_number[network.number]
             found = drawing_of(study.study_name, trial)
             if found is not None:
-                drawn.append(_Drawn(trial, *found))
+                drawn.append(Drawn(trial, *found))
         return drawn
 
     def _complain(self, study: optuna.Study, error: Exception) -> None:
@@ -178,13 +181,14 @@ def describe(study: optuna.Study, spec: StudySpec, trials: Sequence[FrozenTrial]
     return "\n".join(lines)
 
 
-def picture_of(trial: FrozenTrial, svg: bytes) -> go.Figure:
-    """Return a plot that is a drawing."""
-    figure = figure_of([], f"Best network so far: trial {trial.number}, {trial.values[0]:.4f}", height=_HEIGHT)
-    source = f"data:{KIND};base64,{base64.b64encode(svg).decode()}"
-    figure.add_layout_image(
-        source=source, xref="paper", yref="paper", x=0, y=1, sizex=1, sizey=1, sizing="contain", layer="above"
-    )
+def picture_of(drawn: Drawn) -> go.Figure:
+    """Return a plot that is a drawing; `layout.meta["artifact_id"]` says which."""
+    source = f"data:{KIND};base64,{base64.b64encode(drawn.svg).decode()}"
+    title = f"Best network so far: trial {drawn.trial.number}, {drawn.trial.values[0]:.4f}"
+    image = {"source": source, "xref": "paper", "yref": "paper", "x": 0, "y": 1, "sizex": 1, "sizey": 1}
+    images = [{**image, "sizing": "contain", "layer": "above"}]
+    figure = figure_of([], title, height=_HEIGHT, images=images)
+    figure.layout.meta = {"title": title, "artifact_id": drawn.artifact_id}
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return figure

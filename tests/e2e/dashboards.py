@@ -42,6 +42,11 @@ class Dashboard:
             with error:
                 return error.code, json.loads(error.read() or b"null")
 
+    def text(self, path: str) -> str:
+        """Return what is answered to a request that succeeds."""
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return str(answer.read().decode())
+
     def study(self, name: str = "tiny") -> int:
         status, answer = self.ask("/api/studies")
         assert status == 200

@@ -52,6 +52,46 @@ def test_it_says_where_it_is_and_reads_only(searched: Cli) -> None:
         assert "evil.example" in answer["reason"]
 
 
+def test_a_finished_search_has_everything_to_look_at(searched: Cli) -> None:
+    with served(searched) as dashboard:
+        study = dashboard.study()
+        detail = dashboard.ask(f"/api/studies/{study}")[1]
+        sortable = {item["key"]: item["sortable"] for item in detail["union_user_attrs"]}
+        numbers = {
+            "iteration", "depth", "slot", "temperature", "predicted_score", "n_parameters", "best_epoch", "training_s",
+            "seed", "joint_size", "warm_layers",
+        }  # fmt: skip
+        assert numbers <= {key for key, is_number in sortable.items() if is_number}
+        assert {"architecture", "weights"} <= set(sortable)
+        assert all(len(trial["intermediate_values"]) == 2 for trial in detail["trials"])
+        assert detail["has_intermediate_values"]
+        assert detail["objective_names"] == ["validation accuracy"]
+        assert "- Trials: 16 of 16 finished" in detail["note"]["body"]
+        assert detail["note"]["version"] == 4  # Once a step; the end had nothing new.
+        assert {plot["id"] for plot in detail["plotly_graph_objects"]} == {"mfas-search", "mfas-best-network"}
+        [best] = detail["best_trials"]
+        [artifact] = best["artifacts"]
+        assert artifact["mimetype"] == "image/svg+xml"
+        path = f"/artifacts/{study}/{best['trial_id']}/{artifact['artifact_id']}"
+        drawing = dashboard.text(path)
+        assert drawing.startswith("<svg")
+        file = searched.home / "artifacts" / artifact["artifact_id"]
+        file.unlink()  # As on another machine.
+        assert dashboard.text(path) == drawing
+
+
+def test_two_workers_leave_the_same_as_one(cli: Cli) -> None:
+    cli.ok("search", "--study", "tiny", "--quiet", "--workers", "2")
+    trials = [trial for trial in cli.trials() if trial["state"] in ("COMPLETE", "PRUNED")]
+    with served(cli) as dashboard:
+        detail = dashboard.ask(f"/api/studies/{dashboard.study()}")[1]
+        assert f"- Trials: {len(trials)} of 16 finished" in detail["note"]["body"]
+        [best] = detail["best_trials"]
+        assert f"trial {best['number']}, " in detail["note"]["body"]
+        assert len(best["artifacts"]) == 1
+        assert len(detail["plotly_graph_objects"]) == 2
+
+
 def test_pages_of_other_sites_delete_nothing_and_its_own_may(cli: Cli) -> None:
     cli.ok("search", "--study", "tiny", "--quiet", "--trials", "4")
     with served(cli, "--allow-writes") as dashboard:

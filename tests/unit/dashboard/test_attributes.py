@@ -43,6 +43,7 @@ def test_plots_are_the_dashboards_and_replace_each_other(study: optuna.Study, le
         figure = json.dumps({"data": "x" * length})
         kept.write_plot(study, kept.read_attributes(study), "mfas-search", figure)
         kept.write_plot(study, kept.read_attributes(study), "another", "{}")
+        assert kept.read_plot(kept.read_attributes(study), "mfas-search") == figure
         assert get_plotly_graph_objects(kept.read_attributes(study)) == {"mfas-search": figure, "another": "{}"}
 
 

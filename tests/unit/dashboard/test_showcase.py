@@ -100,6 +100,29 @@ def test_what_is_shown_already_is_not_written_again_but_lost_files_are(stored: D
     assert "1. **0.9900**" in kept.read_note(kept.read_attributes(stored.search))
 
 
+def test_the_best_network_is_pictured_anew_when_it_is_another(stored: Database, showcase: Showcase) -> None:
+    showcase.show(stored.search, AT_ONCE)
+    before = kept.read_plot(kept.read_attributes(stored.search), "mfas-best-network")
+    [best, *_] = records.best_networks(stored.search.trials, 1)
+    assert f"trial {best.number}, {best.score:.4f}" in before
+    stored.search.add_trial(create_trial(state=TrialState.PRUNED))
+    showcase.show(stored.search, AT_ONCE)
+    assert kept.read_plot(kept.read_attributes(stored.search), "mfas-best-network") == before
+    trial = stored.search.trials[best.number]
+    shown = {records.ARCHITECTURE: "[(1,1,1)]"}
+    stored.search.add_trial(
+        create_trial(value=0.99, params=trial.params, distributions=trial.distributions, user_attrs=shown)
+    )
+    showcase.show(stored.search, AT_ONCE)
+    number = stored.search.trials[-1].number
+    attributes = kept.read_attributes(stored.search)
+    assert f"trial {number}, 0.9900" in kept.read_plot(attributes, "mfas-best-network")
+    # One that another worker has overwritten with an older one is mended even if there is nothing else to say.
+    kept.write_plot(stored.search, attributes, "mfas-best-network", before)
+    showcase.show(stored.search, AT_ONCE)
+    assert f"trial {number}, 0.9900" in kept.read_plot(kept.read_attributes(stored.search), "mfas-best-network")
+
+
 def test_what_somebody_wrote_below_or_before_stays(stored: Database, showcase: Showcase) -> None:
     kept.write_note(stored.search, kept.read_attributes(stored.search), "mine")
     showcase.show(stored.search, AT_ONCE)
