@@ -128,12 +128,12 @@ def _joined(request: SearchRequest, listener: Listener) -> Iterator[_Joined]:
     check_home(request.home)
     choose_device(request.device)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # The listener says what a user wants to know.
-    opened = database.open_storage(request.storage_url, database.Patience(request.patience_s))
-    with (
-        database.clear_errors(request.storage_url),
-        Interrupts() as interrupts,
-        database.WorkerLock(request.home, request.storage_url, request.study_name) as lock,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(database.clear_errors(request.storage_url))
+        interrupts = stack.enter_context(Interrupts())
+        with interrupts.immediate():  # Before the lock: nobody need wait for one who waits for the database.
+            opened = database.open_storage(request.storage_url, database.Patience(request.patience_s))
+        lock = stack.enter_context(database.WorkerLock(request.home, request.storage_url, request.study_name))
         opened.patience = database.Patience(request.patience_s, interrupts.check)
         sampler = make_sampler(request.spec)
         study, is_new = database.create_study(
