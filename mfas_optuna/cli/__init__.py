@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mfas_optuna import __version__
-from mfas_optuna.cli import data, final, own, report, supervisor, upkeep
+from mfas_optuna.cli import data, final, own, report, slurm, supervisor, upkeep
 from mfas_optuna.cli import export as exporting
 from mfas_optuna.cli.options import (
     DataRoot,
@@ -51,6 +51,7 @@ app.command("export")(exporting.export)
 app.command("predict")(exporting.predict)
 app.command("fsck")(upkeep.fsck)
 app.command("gc")(upkeep.gc)
+app.command("slurm")(slurm.slurm)
 
 
 def main() -> None:
