@@ -12,6 +12,7 @@ from mfas_optuna.storage.opening import (
     open_storage,
 )
 from mfas_optuna.storage.patience import PATIENCE_S, Patience, is_away
+from mfas_optuna.storage.turns import Turn
 from mfas_optuna.storage.workers import (
     WorkerLock,
     fail_trials_of,
@@ -31,6 +32,7 @@ __all__ = [
     "Lease",
     "LeasedWorker",
     "Patience",
+    "Turn",
     "WorkerLock",
     "batch",
     "check_exists",
