@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mfas_optuna.trials import read_weights
 from tests.e2e.conftest import Cli
 
 pytestmark = pytest.mark.chaos
@@ -70,7 +71,8 @@ def test_a_file_system_that_turns_read_only(cli: Cli, small: Path) -> None:
 
 def test_blobs_that_are_flipped_or_cut_short_are_passed_over_and_named(cli: Cli) -> None:
     cli.ok(*SEARCH, "8")
-    published = [layer["published"] for trial in cli.trials("tiny-random") for layer in trial["weights"] or ()]
+    attributes = [trial["attributes"] for trial in cli.trials("tiny-random")]
+    published = [layer.published for of_trial in attributes for layer in read_weights(of_trial)]
     flipped, cut = (cli.home / "weights" / digest[:2] / f"{digest}.safetensors" for digest in published[-2:])
     content = flipped.read_bytes()
     flipped.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
