@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from .conftest import TINY, Cli
+from .conftest import COMMAND, TINY, Cli
 
 SEARCH = ["search", "--study", "tiny", "--trials"]
 
@@ -79,3 +82,24 @@ def test_of_two_machines_that_begin_a_study_at_once_one_trains_backbones(
     assert rest.count("was trained on another machine") == (0 if dies else 2)
     checked = json.loads(second.ok("fsck", *SEARCH[1:], "6", "--json", **shared))
     assert checked["sound"] is True
+
+
+def test_the_document(cli: Cli, postgres_url: str, tmp_path: Path) -> None:
+    """Its commands as they stand, one block after the other, as another machine each."""
+    document = Path(__file__).parents[2] / "docs" / "many-machines.md"
+    blocks = re.findall(r"```sh\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 4
+    shutil.copy(cli.folder / "studies" / "tiny.toml", cli.folder / "studies" / "digits.toml")
+    shutil.copytree(cli.home / "weights", tmp_path / "weights")
+    path = f"{COMMAND.parent}:{os.environ['PATH']}"
+    environment = cli.environment(MFAS_STORAGE=postgres_url, MFAS_WEIGHTS=str(tmp_path / "weights"), PATH=path)
+    printed = []
+    for block in blocks:
+        result = subprocess.run(
+            ["bash", "-e", "-c", block], cwd=cli.folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, (block, result.stdout, result.stderr)
+        printed.append(result.stdout)
+    assert "Best networks" in printed[0]
+    assert "digits: sound" in printed[2]
+    assert "--array=1-64" in (cli.folder / "digits.sh").read_text()
