@@ -173,6 +173,10 @@ class StoreError(MfasError, OSError):
     """The store of weights cannot be opened, reached, read or written."""
 
 
+class SubmissionError(MfasError, RuntimeError):
+    """A job script cannot be written, or was not taken."""
+
+
 class DeviceError(MfasError, ValueError):
     """The asked-for device is not a valid name or is not on this machine."""
 

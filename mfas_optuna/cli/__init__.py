@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from mfas_optuna import __version__
-from mfas_optuna.cli import data, doctor, final, own, report, status, supervisor, upkeep
+from mfas_optuna.cli import data, doctor, final, own, report, slurm, status, supervisor, upkeep
 from mfas_optuna.cli import export as exporting
 from mfas_optuna.cli.options import (
     DataRoot,
@@ -53,6 +53,7 @@ app.command("predict")(exporting.predict)
 app.command("fsck")(upkeep.fsck)
 app.command("gc")(upkeep.gc)
 app.command("doctor")(doctor.doctor)
+app.command("slurm")(slurm.slurm)
 
 
 def main() -> None:

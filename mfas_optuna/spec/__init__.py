@@ -33,6 +33,7 @@ from mfas_optuna.spec.operational import (
     home_folder,
     joint,
     n_workers,
+    patience_s,
     storage_url,
     weights_location,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "joint",
     "load_spec",
     "n_workers",
+    "patience_s",
     "storage_url",
     "study_files",
     "study_folders",

@@ -109,6 +109,15 @@ def grace_s(environment: Mapping[str, str] | None = None) -> float:
     return grace
 
 
+def patience_s(environment: Mapping[str, str] | None = None) -> float:
+    """Return how many seconds a worker waits at most for a database that is away: MFAS_PATIENCE, or 180.
+
+    Raises:
+        SpecError: It is no number above 0.
+    """
+    return _seconds("MFAS_PATIENCE", 180.0, environment)
+
+
 def _seconds(name: str, default: float, environment: Mapping[str, str] | None) -> float:
     values = os.environ if environment is None else environment
     text = values.get(name) or str(default)

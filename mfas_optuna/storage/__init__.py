@@ -13,6 +13,7 @@ from mfas_optuna.storage.opening import (
 )
 from mfas_optuna.storage.patience import PATIENCE_S, Patience, is_away
 from mfas_optuna.storage.standing import DatabaseStanding, read_standing
+from mfas_optuna.storage.turns import Turn
 from mfas_optuna.storage.workers import (
     WorkerLock,
     fail_trials_of,
@@ -33,6 +34,7 @@ __all__ = [
     "Lease",
     "LeasedWorker",
     "Patience",
+    "Turn",
     "WorkerLock",
     "batch",
     "check_exists",

@@ -26,10 +26,29 @@ _Result = TypeVar("_Result")
 
 SQLITE_TIMEOUT_S = 60
 CREATION_ATTEMPTS = 8
-_NO_ANSWER = ("connection failed", "connection is bad", "connection timeout", "[Errno")
+_NO_CONNECTION = ("connection failed", "connection is bad", "connection timeout", "failed to resolve", "[Errno")
 """How psycopg's errors begin when there is no connection at all; they bear no code."""
-_ABOUT_TO_ANSWER = ("the database system is starting up", "the database system is shutting down")
 GET_DRIVER = "Run `pip install 'mfas-optuna[postgres]'`, and write postgresql+psycopg://user@host/name."
+_NO_CONNECTION_YET = (
+    # What the system says of a server that is stopped, restarts, or whose machine does.
+    "Connection refused",
+    "No such file or directory",  # The socket is there while the server runs.
+    "connection timeout expired",
+    "Connection timed out",
+    "Connection reset by peer",
+    "server closed the connection unexpectedly",
+    "No route to host",
+    "Network is unreachable",
+    "Temporary failure in name resolution",
+    # What the server says itself.
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is in recovery mode",
+    "the database system is not yet accepting connections",
+    "too many clients already",
+    "too many connections for",
+    "remaining connection slots are reserved",
+)
 POSTGRES_ARGUMENTS = {
     "connect_timeout": 10,  # Seconds.
     "keepalives": 1,
@@ -57,7 +76,8 @@ def open_storage(url: str, patience: Patience | None = None) -> BatchStorage:
 
     Args:
         url: The database.
-        patience: How long the storage waits for a database that is away, here once it has answered; None: not at all.
+        patience: How long to wait for a database that is away, here and later; None: not at all. Here a name, user,
+            password or database that the server does not know is an error at once.
 
     Raises:
         StorageError: The URL is not valid, its driver is missing, or the database cannot be reached or written.
@@ -156,18 +176,13 @@ def _set_synchronous_normal(connection: sqlite3.Connection, _record: object) -> 
 
 
 def _with_retries(create: Callable[[], _Result], url: str, patience: Patience) -> _Result:
-    """Return what `create` returns; wait for a database that goes away meanwhile, but not for one that never answered.
+    """Return what `create` returns; wait for a database that is away, but not for one that refuses what was asked.
 
     Raises:
         StorageError: The database cannot be reached or used.
     """
     try:
-        try:
-            return _through_races(create)
-        except DBAPIError as error:
-            if not _has_answered(error):
-                raise
-            return patience.run(lambda: _through_races(create))
+        return patience.run(lambda: _through_races(create), may_come=_may_come)
     except (ImportError, ModuleNotFoundError) as error:
         raise StorageError(f"{masked(url)}: the database's driver is missing: {error}. {GET_DRIVER}") from error
     except RuntimeError as error:  # Optuna: the tables are of another version.
@@ -181,12 +196,12 @@ def _with_retries(create: Callable[[], _Result], url: str, patience: Patience) -
         ) from error
 
 
-def _has_answered(error: DBAPIError) -> bool:
-    """Return whether there is a database, which has just gone away or is about to be there."""
-    text = str(error.orig)
-    if any(words in text for words in _ABOUT_TO_ANSWER):
-        return True
-    return is_away(error) and not text.startswith(_NO_ANSWER)
+def _may_come(error: BaseException) -> bool:
+    """Return whether a database that cannot be opened may be there soon: it is away, starts, or is full of others."""
+    if not is_away(error):
+        return False
+    text = str(getattr(error, "orig", error))
+    return not text.startswith(_NO_CONNECTION) or any(words in text for words in _NO_CONNECTION_YET)
 
 
 def _through_races(create: Callable[[], _Result]) -> _Result:

@@ -40,6 +40,14 @@ def is_away(error: BaseException | None) -> bool:
     return False
 
 
+def _first_line(error: BaseException) -> str:
+    """Return what the driver said, which never holds the password."""
+    while not isinstance(error, sqlalchemy.exc.DBAPIError) and error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class Patience:
     """Repeats what fails while the database is away, with growing pauses, and says once that it waits.
 
@@ -59,34 +67,42 @@ class Patience:
         self._within = threading.local()
         self.n_waits = 0
 
-    def run(self, work: Callable[[], _Result]) -> _Result:
+    def run(self, work: Callable[[], _Result], may_come: Callable[[BaseException], bool] = is_away) -> _Result:
         """Return what `work` returns, calling it again while the database is away.
 
         It must be safe to do twice: a lost connection does not tell whether what was sent was done. Within work of
         this kind, the outermost is repeated as a whole.
+
+        Args:
+            work: What to do.
+            may_come: Which errors are worth waiting.
         """
         if self._limit_s <= 0 or getattr(self._within, "is_running", False):
             return work()
         self._within.is_running = True
         try:
-            return self._run(work)
+            return self._run(work, may_come)
         finally:
             self._within.is_running = False
 
-    def _run(self, work: Callable[[], _Result]) -> _Result:
+    def _run(self, work: Callable[[], _Result], may_come: Callable[[BaseException], bool]) -> _Result:
         pause = _FIRST_WAIT_S
         began: float | None = None
         while True:
             try:
                 result = work()
             except Exception as error:
-                if not is_away(error):
+                if not may_come(error):
                     raise
                 now = time.monotonic()
                 if began is None:
                     began = now
                     self.n_waits += 1
-                    _log.warning("The study database cannot be reached; waiting up to %.0f s for it.", self._limit_s)
+                    _log.warning(
+                        "The study database cannot be reached; waiting up to %.0f s for it. (%s)",
+                        self._limit_s,
+                        _first_line(error),
+                    )
                 if now - began > self._limit_s:
                     raise
             else:

@@ -118,6 +118,7 @@ class SearchRequest:
             weights=settings.weights_location(weights, spec),
             beat_s=settings.beat_s(),
             grace_s=settings.grace_s(),
+            patience_s=settings.patience_s(),
         )
 
 

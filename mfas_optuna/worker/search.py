@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import optuna
+import sqlalchemy
 
 from mfas_optuna import finals
 from mfas_optuna import storage as database
@@ -25,6 +27,9 @@ from mfas_optuna.worker.samplers import make_pruner, make_sampler
 from mfas_optuna.worker.watch import Watch
 
 _log = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+"""How often one who waits for its turn looks again."""
 
 
 def prepare(request: SearchRequest, listener: Listener, *, force: bool = False) -> Prepared:
@@ -91,11 +96,51 @@ class _Joined:
     n_before: int
 
     def prepare(self) -> Prepared:
-        """Make data, backbones and features, or wait for who makes them, or find them."""
-        with self.interrupts.immediate():
-            prepared = preparation(self.request, self.listener).run(recorded=records.read_backbones(self.study))
-        _record_inputs(self.study, prepared)
+        """Make data, backbones and features, or wait for who makes them, or find them.
+
+        Until the study has recorded its backbones, one process at a time does so, on whatever machine: the others wait
+        and then fetch what it trained.
+        """
+        with self._turn_unless_recorded():
+            with self.interrupts.immediate():
+                prepared = preparation(self.request, self.listener).run(recorded=records.read_backbones(self.study))
+            _record_inputs(self.study, prepared)
         return prepared
+
+    @contextlib.contextmanager
+    def _turn_unless_recorded(self) -> Iterator[None]:
+        if self._is_recorded():
+            yield
+            return
+        study_id, worker, patience = self.study._study_id, database.this_worker(), self.opened.patience
+        with database.Lease(
+            self.opened,
+            study_id,
+            worker,
+            beat_s=self.request.beat_s,
+            grace_s=self.request.grace_s,
+            patience=patience,
+        ) as lease:
+            turn = database.Turn(self.opened, study_id, worker, lease)
+            try:
+                self._wait_for(turn)
+                yield
+            finally:
+                with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # Without a lease it is anybody's.
+                    turn.give_back()
+
+    def _wait_for(self, turn: database.Turn) -> None:
+        """Wait until it is this worker's turn, or until another has recorded what it made."""
+        is_said = False
+        with self.interrupts.immediate():
+            while not self.opened.patience.run(turn.take) and not self._is_recorded():
+                if not is_said:
+                    self.listener.say("Another worker is preparing this study's backbones; waiting for it")
+                    is_said = True
+                time.sleep(_POLL_S)
+
+    def _is_recorded(self) -> bool:
+        return records.read_features(self.study) is not None
 
     def work(self) -> None:
         """Search as one of the study's workers."""
@@ -136,12 +181,12 @@ def _joined(request: SearchRequest, listener: Listener) -> Iterator[_Joined]:
     check_home(request.home)
     choose_device(request.device)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # The listener says what a user wants to know.
-    opened = database.open_storage(request.storage_url, database.Patience(request.patience_s))
-    with (
-        database.clear_errors(request.storage_url),
-        Interrupts() as interrupts,
-        database.WorkerLock(request.home, request.storage_url, request.study_name) as lock,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(database.clear_errors(request.storage_url))
+        interrupts = stack.enter_context(Interrupts())
+        with interrupts.immediate():  # Before the lock: nobody need wait for one who waits for the database.
+            opened = database.open_storage(request.storage_url, database.Patience(request.patience_s))
+        lock = stack.enter_context(database.WorkerLock(request.home, request.storage_url, request.study_name))
         opened.patience = database.Patience(request.patience_s, interrupts.check)
         sampler = make_sampler(request.spec)
         study, is_new = database.create_study(

@@ -1,6 +1,7 @@
 """The long form of the chaos suite: `make chaos`. Prints a table of what was done to the workers and what was lost.
 
-Numbers come from the environment: MFAS_CHAOS_KILLS (1000), MFAS_CHAOS_RESTARTS (20), MFAS_CHAOS_RESUMES (100).
+Numbers come from the environment: MFAS_CHAOS_KILLS (1000), MFAS_CHAOS_RESTARTS (20), MFAS_CHAOS_RESUMES (100),
+MFAS_CHAOS_SUPERVISORS (20), MFAS_CHAOS_OUTAGES (1, of 60 s), MFAS_CHAOS_SLURM (1 search); 0 leaves a part out.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ from optuna.trial import FrozenTrial, TrialState
 from mfas_optuna import trials as records
 from mfas_optuna.worker.request import SearchRequest
 from tests.postgres import PostgresServer, find_binaries
+from tests.slurm import why_not
 
+from .slurm_array import slurm_array
+from .supervisors import kill_supervisors
 from .toy import check, start_worker, stored_trials, toy_request
 
 N_WORKERS = 4
 ROUND_TRIALS = 200
 """Trials of a search; as many searches are made as it takes."""
+SLURM_TRIALS = 150
+OUTAGE_S = 60
 
 
 def number_of(name: str, default: int) -> int:
@@ -111,6 +117,39 @@ def resumes(server: PostgresServer, wanted: int, rng: random.Random) -> Counter[
         return total
 
 
+def outages(server: PostgresServer, wanted: int, rng: random.Random) -> Counter[str]:
+    """Stop the server for a minute while workers run that nobody replaces."""
+    total: Counter[str] = Counter()
+    for _ in range(wanted):
+        with tempfile.TemporaryDirectory() as folder:
+            search = toy_request(Path(folder), server.url(server.new_database()), ROUND_TRIALS)
+            workers = [start_worker(search) for _ in range(2)]
+            time.sleep(rng.uniform(2, 4))
+            server.stop("immediate")
+            time.sleep(OUTAGE_S)
+            server.start()
+            assert all(worker.exitcode is None for worker in workers), "the search was over before the outage"
+            total = counted(total, finish(search, workers))
+            total["faults"] += 1
+            total["repeated"] += repeated(stored_trials(search.storage_url))
+    return total
+
+
+def supervisors(server: PostgresServer, wanted: int, rng: random.Random) -> Counter[str]:
+    """Kill supervisors of the command line at random moments; their children must end, and others go on."""
+    with tempfile.TemporaryDirectory() as folder:
+        return kill_supervisors(server, Path(folder), wanted, rng)
+
+
+def on_slurm(server: PostgresServer, wanted: int, _rng: random.Random) -> Counter[str]:
+    """Run searches as job arrays."""
+    total: Counter[str] = Counter()
+    for _ in range(wanted):
+        with tempfile.TemporaryDirectory() as folder:
+            total = counted(total, slurm_array(server, Path(folder), SLURM_TRIALS))
+    return total
+
+
 def of_complete(trials: list[FrozenTrial]) -> list[str]:
     return [
         json.dumps([trial.params, trial.values, trial.intermediate_values, trial.user_attrs[records.WEIGHTS]])
@@ -135,7 +174,12 @@ def main() -> None:
         (f"SIGKILL, {N_WORKERS} workers on PostgreSQL", kills, number_of("KILLS", 1000)),
         ("PostgreSQL restarts, 2 workers", restarts, number_of("RESTARTS", 20)),
         ("SIGKILL of a lone worker on SQLite, bit-identical", resumes, number_of("RESUMES", 100)),
+        ("PostgreSQL away for 60 s, 2 workers", outages, number_of("OUTAGES", 1)),
+        ("SIGKILL of supervisors, 2 on PostgreSQL", supervisors, number_of("SUPERVISORS", 20)),
+        ("Slurm: preemption, death of a node, time limits", on_slurm, 0 if why_not() else number_of("SLURM", 1)),
     ]
+    if why_not():
+        print(f"Slurm is left out: {why_not()}", flush=True)
     server = PostgresServer(binaries)
     columns = ("faults", "acknowledged", "complete", "repeated", "running", "blobs")
     lines = [f"{'':<50}" + "".join(f"{column:>14}" for column in columns)]

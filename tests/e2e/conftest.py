@@ -109,11 +109,11 @@ class Cli:
     def json(self, *arguments: str) -> dict[str, Any]:
         return dict(json.loads(self.ok(*arguments, "--json")))
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [COMMAND, *arguments],
             cwd=self.folder,
-            env=self.environment(),
+            env=self.environment(**environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

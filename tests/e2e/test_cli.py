@@ -363,7 +363,7 @@ def test_unreachable_database_and_hidden_password(cli: Cli) -> None:
     message = refused(cli, *SEARCH, "--storage", "sqlite:////dev/null/below/mfas.db")
     assert "/dev/null/below/mfas.db" in message
     assert "mfas.db: not a database URL" in refused(cli, *SEARCH, "--storage", "mfas.db")
-    message = refused(cli, *SEARCH, "--storage", "postgresql+psycopg://me:secret@127.0.0.1:1/x")
+    message = refused(cli, *SEARCH, "--storage", "postgresql+psycopg://me:secret@127.0.0.1:1/x", MFAS_PATIENCE="0.1")
     assert "secret" not in message
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import benchmarks
-from benchmarks import ask, group, reference_procedure, report, training, whole_search
+from benchmarks import ask, database_load, group, reference_procedure, report, training, whole_search
 from benchmarks.__main__ import run
 from benchmarks.shapes import Shapes, avmnist, avmnist_backbones, mmimdb, ntu
 from benchmarks.timing import medians_in_turn
@@ -163,3 +163,14 @@ def test_the_costs_of_a_group_are_parts_of_a_whole_search() -> None:
     parts = (row.ask_s, row.surrogate_s, row.train_s, row.report_s, row.weights_s, row.tell_s)
     assert min(parts) > 0.0
     assert sum(parts) <= row.all_s
+
+
+def test_the_load_of_a_database_is_counted(postgres: object) -> None:
+    """`postgres` says whether there is one to start."""
+    loads, n_connections = database_load.measure(n_trials=15, joints=(1, 15), idle_s=0.5)
+    one_by_one, together, beat, idle, joined = loads
+    assert one_by_one.statements > together.statements > 0
+    assert one_by_one.sent > together.sent > 0
+    assert beat.transactions == 1
+    assert min(idle.statements, idle.received, joined.statements, joined.received) > 0
+    assert n_connections == 2

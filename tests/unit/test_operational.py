@@ -14,6 +14,7 @@ def test_option_over_environment_over_default() -> None:
     assert settings.n_workers(2, {"MFAS_WORKERS": "3"}) == 2
     assert (settings.beat_s({}), settings.grace_s({})) == (5.0, 60.0)
     assert settings.beat_s({"MFAS_BEAT": "0.5"}) == 0.5
+    assert (settings.patience_s({}), settings.patience_s({"MFAS_PATIENCE": "0.1"})) == (180.0, 0.1)
     assert settings.grace_s({"MFAS_BEAT": "0.5", "MFAS_GRACE": "2.5"}) == 2.5
 
 
@@ -27,6 +28,8 @@ def test_the_number_of_workers_is_a_number_from_one(text: str) -> None:
 def test_seconds_are_above_zero(text: str) -> None:
     with pytest.raises(SpecError, match=f"MFAS_BEAT: expected a number of seconds above 0, found '{text}'"):
         settings.beat_s({"MFAS_BEAT": text})
+    with pytest.raises(SpecError, match="MFAS_PATIENCE"):
+        settings.patience_s({"MFAS_PATIENCE": text})
 
 
 def test_a_grace_leaves_time_for_a_few_beats() -> None:

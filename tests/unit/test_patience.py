@@ -127,11 +127,37 @@ def test_of_nested_work_the_outermost_is_repeated(clock: list[float]) -> None:
         ("connection failed: FATAL:  the database system is starting up", True),
         ("connection failed: FATAL:  the database system is shutting down", True),
         ('connection failed: FATAL:  password authentication failed for user "me"', False),
-        ("connection failed: Connection refused", False),
-        ("connection timeout expired", False),
-        ("[Errno -2] Name or service not known", False),
+        ("connection failed: FATAL:  the database system is in recovery mode", True),
+        ("connection failed: FATAL:  sorry, too many clients already", True),
+        ('connection failed: FATAL:  too many connections for role "me"', True),
+        ('connection failed: FATAL:  database "x" does not exist', False),
+        ("connection failed: Connection refused", True),
+        ('connection is bad: connection to server on socket "/x/.s" failed: No such file or directory', True),
+        ("connection timeout expired", True),
+        ("connection failed: received invalid response to SSL negotiation: H", False),
+        ("failed to resolve host 'x': [Errno -2] Name or service not known", False),
+        ("failed to resolve host 'x': [Errno -3] Temporary failure in name resolution", True),
     ],
 )
-def test_who_starts_waits_only_for_a_database_that_has_answered(text: str, expected: bool) -> None:
+def test_who_starts_waits_for_a_database_that_is_away_and_not_for_one_that_refuses_what_was_asked(
+    text: str, expected: bool
+) -> None:
     error = of_driver(sqlalchemy.exc.OperationalError, psycopg.OperationalError(text))
-    assert opening._has_answered(error) is expected
+    assert opening._may_come(error) is expected
+
+
+def test_the_reason_is_said_and_what_is_not_waited_for_ends_it(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = of_driver(sqlalchemy.exc.OperationalError, psycopg.OperationalError("connection failed: refused\nhint"))
+    wrong = of_driver(sqlalchemy.exc.OperationalError, psycopg.OperationalError("connection failed: FATAL: password"))
+    errors = [wrong, refused, refused]
+
+    def work() -> None:
+        raise errors.pop()
+
+    with caplog.at_level(logging.WARNING), pytest.raises(sqlalchemy.exc.OperationalError, match="password"):
+        Patience(120).run(work, may_come=lambda error: error is refused)
+    assert caplog.messages == [
+        "The study database cannot be reached; waiting up to 120 s for it. (connection failed: refused)"
+    ]
