@@ -15,6 +15,7 @@ KNOWN = (
     "MFAS_GRACE",
     "MFAS_HOME",
     "MFAS_JOINT",
+    "MFAS_PATIENCE",
     "MFAS_STORAGE",
     "MFAS_WEIGHTS",
     "MFAS_WORKERS",

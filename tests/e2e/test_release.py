@@ -62,9 +62,9 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
 def test_the_wheel_searches_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     where = run(installed, tmp_path, "-c", "import mfas_optuna; print(mfas_optuna.__file__)")
     assert Path(where.strip()).is_relative_to(installed)
-    studies = json.loads(run(installed, tmp_path, "-m", "mfas_optuna", "studies", "--json"))
-    assert set(studies) == {file.stem for file in (ROOT / "studies").glob("*.toml")}
-    assert all(Path(path).is_relative_to(installed) for path in studies.values())
+    studies = json.loads(run(installed, tmp_path, "-m", "mfas_optuna", "studies", "--json"))["studies"]
+    assert {each["study"] for each in studies} == {file.stem for file in (ROOT / "studies").glob("*.toml")}
+    assert all(Path(each["file"]).is_relative_to(installed) for each in studies)
     assert mfas_optuna.__version__ in run(installed, tmp_path, "-m", "mfas_optuna", "--version")
     (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
     found = json.loads(run(installed, tmp_path, "-m", "mfas_optuna", "search", "--study", "tiny.toml", "--json"))
