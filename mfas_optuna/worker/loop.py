@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 
 MAX_FAILURES_IN_A_ROW = 20
 """After so many failed trials in a row something is wrong with more than the networks."""
-_POLL_S = 0.2
+_POLL_S, _MOST_POLL_S, _GROUP_FOR_POLLING = 0.2, 2.0, 20
+"""A worker that waits for others looks once in a twentieth of the time that a group takes, within these bounds."""
 _REAP_EVERY_S = 2.0
 
 
@@ -123,7 +124,7 @@ class Worker:
             self._give_back_lost()
             size = self._joint_size()
             if size == 0:
-                time.sleep(_POLL_S)
+                time.sleep(max(_POLL_S, min(_MOST_POLL_S, (self._last_group_s or 0.0) / _GROUP_FOR_POLLING)))
                 continue
             started = time.perf_counter()
             trials = self._ask(size)

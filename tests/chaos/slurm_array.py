@@ -84,7 +84,7 @@ def _search(cluster: SlurmCluster, server: PostgresServer, folder: Path, n_trial
     cluster.start_node(node)
     wait_until(lambda: works("1", n_before) or not cluster.jobs(), "the preempted worker's return", 200)
     wait_until(lambda: works("2", n_of_killed) or not cluster.jobs(), "the return of the killed node's worker", 200)
-    wait_until(lambda: not cluster.jobs(), "the end of the search", 600)
+    wait_until(lambda: not cluster.jobs(), "the end of the search", 1800)
     logs = {str(place + 1): log(str(place + 1)) for place in range(N_WORKERS)}
     found["stopped in good order"] = sum(text.count("goes on from here") for text in logs.values())
     n_time_limits = found["stopped in good order"] - logs["1"].count("DUE TO PREEMPTION")

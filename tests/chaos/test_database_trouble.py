@@ -41,7 +41,7 @@ def test_workers_live_through_restarts_outages_and_cut_connections(
 
     def outage() -> None:
         postgres.stop("immediate")
-        time.sleep(3)
+        time.sleep(5)
         postgres.start()
 
     trouble: list[Callable[[], object]] = [
