@@ -7,6 +7,7 @@ import html
 import io
 import logging
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 SEARCH_PLOT, BEST_PLOT = "mfas-search", "mfas-best-network"
 """Names of the plots; each replaces the one before."""
 END = "*The text above is written anew after each step; what is written below this line stays.*"
+WORK_FOR_SHOWING = 20
 _SPECIAL = re.compile(r"[\\`*_|~#!\[\]()]")
 _HEIGHT = 450
 """Of the dashboard's place for a plot, in pixels; of a higher one it cuts off the rest."""
@@ -62,15 +64,20 @@ class Showcase:
         self._spec = spec
         self._drawings = drawings
         self._has_complained = False
+        self._may_show_at = time.monotonic()
 
     def after(self, study: optuna.Study, ended: Iterable[FrozenTrial], patience: Patience) -> None:
         """Show how a study stands, when the trial that led its step is among some that have just ended.
 
-        So one worker does it once a step, without asking the others. A sampler without steps has one whenever it has
-        drawn as many networks as a step of Algorithm 1 has.
+        So one worker does it once a step, without asking the others; less often where steps are so short that it would
+        take more than a twentieth of them. A sampler without steps has one whenever it has drawn as many networks as a
+        step of Algorithm 1 has.
         """
-        if any(self._leads(trial) for trial in ended):
+        if time.monotonic() >= self._may_show_at and any(self._leads(trial) for trial in ended):
+            began = time.monotonic()
             self.show(study, patience)
+            ended_at = time.monotonic()
+            self._may_show_at = ended_at + WORK_FOR_SHOWING * (ended_at - began)
 
     def _leads(self, trial: FrozenTrial) -> bool:
         if records.read_plan(trial.system_attrs) is not None:
