@@ -16,7 +16,7 @@ from mfas_optuna.worker.request import Listener, SearchRequest
 
 _LOOK_EVERY_S = 0.5
 _WORK_FOR_LOOKING, _RAREST_S = 50, 10.0
-"""Looking takes no more than a fiftieth of the time, as long as ten seconds between two looks allow that."""
+"""Looking takes no more than a fiftieth of a core, as long as ten seconds between two looks allow that."""
 
 
 class Watch:
@@ -36,7 +36,7 @@ class Watch:
         """Look, when the last time was long enough ago or it is to be done now."""
         if not now and time.monotonic() < self._look_at:
             return
-        began = time.monotonic()
+        began_s = time.process_time()  # Not by the clock, which says how busy the machine is.
         trials = self._study.get_trials(deepcopy=False)
         new = [trial for trial in self._ended(trials) if trial.number not in self._seen]
         n_finished = sum(records.is_finished(trial) for trial in trials)
@@ -48,8 +48,8 @@ class Watch:
             self._listener.trial_ended(self._study, trial, n_finished, n_planned)
         n_workers = len(self._opened.patience.run(lambda: database.living(self._opened, self._study._study_id)))
         self._listener.standing(n_workers, count_failures(trials))
-        ended = time.monotonic()
-        self._look_at = ended + max(_LOOK_EVERY_S, min(_RAREST_S, _WORK_FOR_LOOKING * (ended - began)))
+        pause_s = min(_RAREST_S, _WORK_FOR_LOOKING * (time.process_time() - began_s))
+        self._look_at = time.monotonic() + max(_LOOK_EVERY_S, pause_s)
 
     @staticmethod
     def _ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
