@@ -58,6 +58,14 @@ def test_a_first_group_that_ends_at_once_has_the_pace_of_its_training(monkeypatc
     assert news.seconds_left == pytest.approx(60)
 
 
+def test_several_workers_are_counted() -> None:
+    news = TrialNews()
+    news.stand(1, {})
+    assert "workers" not in dict(news.parts())
+    news.stand(2, {})
+    assert dict(news.parts())["workers"] == "2"
+
+
 # Widths and kinds of terminals.
 
 LONG_NETWORK = "[" + ",".join(f"({layer},4,3,2)" for layer in range(1, 9)) + "]"
