@@ -20,7 +20,7 @@ from tests.postgres import PostgresServer
 from tests.slurm import wait_until
 
 N_SUPERVISORS = 2
-TRIALS_A_KILL = 15
+TRIALS_A_KILL = 60
 
 
 def kill_supervisors(server: PostgresServer, folder: Path, wanted: int, rng: random.Random) -> Counter[str]:
