@@ -24,6 +24,17 @@ from mfas_optuna.errors import SpaceError
 ACTIVATION_NAMES = ("relu", "sigmoid", "leaky_relu", "tanh", "gelu", "silu", "elu", "softplus", "identity")
 """Activations that a fusion layer can be built with; `mfas_optuna.fusion` gives each its module."""
 
+OPERATOR_NAMES = ("concatenation", "towers", "supervised_towers", "product", "gate")
+"""How a fusion layer joins the parts that it reads: the chosen features of each modality and h of the layer below.
+
+With W_p and b_p of part x_p: `concatenation` sigma(sum of W_p x_p + b) (eq. 1), `towers` all sigma(W_p x_p + b_p) side by
+side, `supervised_towers` the same where each tower's share of the outputs has a loss of its own besides, `product` (of
+Hadamard) the product of all sigma(W_p x_p + b_p), `gate` their sum weighted by a softmax over parts of gates that read
+all parts.
+"""
+OUTPUT_NAMES = ("last", "all")
+"""What the head reads: h of the last layer, as in the paper, or of all layers side by side (dense connections)."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _MODALITY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _LAYER = re.compile(r"\(([^()]*)\)")
@@ -44,17 +55,26 @@ class FusionLayer:
     Attributes:
         features: The chosen feature of each modality, in the space's order of modalities.
         activation: Index into the space's activations.
+        operator: Index into the space's operators; 0, concatenation, is the paper's.
     """
 
     features: tuple[int, ...]
     activation: int
+    operator: int = 0
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Architecture:
-    """A fusion network: its layers from the first (nearest the inputs) to the last (below the head)."""
+    """A fusion network: its layers from the first (nearest the inputs) to the last (below the head).
+
+    Attributes:
+        layers: The fusion layers.
+        output: Index into what the head may read, by the space; 0, the last layer, is the paper's, and the only one of
+            networks with one layer.
+    """
 
     layers: tuple[FusionLayer, ...]
+    output: int = 0
 
     def __post_init__(self) -> None:
         if not self.layers:
