@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,15 @@ class FeatureLayout:
         return shift_F, scale_F
 
     def widths(self, space: SearchSpace) -> list[list[int]]:
-        """Return the width of every feature of a space, in its order."""
+        """Return the width of every choice of a space, in its order; 0 of one that takes nothing."""
         return [
-            [self.spans[modality][name][1] - self.spans[modality][name][0] for name in names]
-            for modality, names in space.modalities.items()
+            [self.width(modality, space.members(modality, choice)) for choice in range(len(choices))]
+            for modality, choices in space.choices.items()
         ]
+
+    def width(self, modality: str, features: Iterable[str]) -> int:
+        """Return how many columns some features of a modality have."""
+        return sum(self.spans[modality][name][1] - self.spans[modality][name][0] for name in features)
 
     def column_name(self, column: int) -> str:
         """Return modality, feature and channel of a column, for messages."""

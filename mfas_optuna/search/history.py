@@ -55,6 +55,7 @@ class _Fold:
         self.ledger = Ledger(schedule)
         self.evaluations: list[Evaluation] = []
         self.taken: dict[int | None, set[int]] = {}  # Complete and running networks by the index of their parent.
+        self.outside: dict[int, set[int]] = {}  # Complete networks without a place in the schedule, by depth.
         self.n_unrecorded = 0
         self.last_step = SearchStep(0, 1)
         self.last_fit_s = 0.0
@@ -99,9 +100,16 @@ class View:
         return self.ledger.decide(self._tail.n_unrecorded, self.count_candidates)
 
     def parents(self, step: SearchStep) -> list[int]:
-        """Return the indices of the networks that a step above depth 1 extends, each once, sorted."""
+        """Return the indices of the networks that a step above depth 1 extends, each once, sorted.
+
+        In an extended space those of its depth that were given from outside the schedule, baselines above all, too.
+        """
         before = self._schedule.parents_of(step)
-        return sorted({network for one in before for network in self.ledger.record(one).complete})
+        found = {network for one in before for network in self.ledger.record(one).complete}
+        if self._space.kind == "extended":
+            given = (self._base.outside, self._tail.outside)
+            found.update(network for of_depth in given for network in of_depth.get(step.depth - 1, ()))
+        return sorted(found)
 
     def unseen_pairs(self) -> dict[SearchStep, list[tuple[float, float]]]:
         """Return predicted and measured score of each step's networks that had not been evaluated when predicted.
@@ -129,7 +137,8 @@ class View:
     def count_candidates(self, step: SearchStep) -> int:
         """Return among how many networks a step chooses."""
         parents: list[int | None] = [None] if step.depth == 1 else list(self.parents(step))
-        count = len(parents) * self._space.n_layer_choices
+        each = self._space.size_at(1) if step.depth == 1 else self._space.n_extensions(step.depth - 1)
+        count = len(parents) * each
         if self._drop_taken:
             for parent in parents:
                 base, tail = self._base.taken.get(parent, set()), self._tail.taken.get(parent, set())
@@ -229,6 +238,8 @@ class History:
         if architecture is not None and score is not None:
             self._take(fold, architecture)
             fold.evaluations.append(Evaluation(trial.number, fold.last_step, architecture, score))
+            if proposal is None or not proposal.is_scheduled:
+                fold.outside.setdefault(architecture.depth, set()).add(self._space.index(architecture))
 
     def _take(self, fold: _Fold, architecture: Architecture) -> None:
         parent = architecture.parent

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mfas_optuna.search import proposal as proposals
 from mfas_optuna.search.history import Evaluation, View
 from mfas_optuna.search.linear import LinearSurrogate
+from mfas_optuna.search.prior import Prior
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.search.steps import Schedule, SearchStep
 from mfas_optuna.search.surrogate import Surrogate
@@ -20,6 +21,8 @@ from mfas_optuna.search.temperature import TemperatureSchedule
 from mfas_optuna.space import Architecture, SearchSpace
 from mfas_optuna.trials import Plan
 
+MAX_CANDIDATES = 4000
+"""Of more candidates in an extended space, so many are drawn and predicted, by what is known of them beforehand."""
 MAX_SURROGATE_TRIALS = 1000
 """In mode calibrated the surrogate is fitted to the newest so many evaluations at most."""
 SMALLEST_DEVIATION = 1e-12
@@ -43,31 +46,30 @@ class Planner:
         self._temperatures = temperatures
         self._mode = mode
         self._seed = seed
+        self.prior: Prior | None = None
 
     def temperature(self, step: SearchStep) -> float | None:
-        """Return the temperature at which a step's networks are drawn; None at depth 1, where all are trained."""
-        return None if step.depth == 1 else self._temperatures.at(self._schedule.position(step))
+        """Return the temperature at which a step's networks are drawn; None where all of depth 1 are trained."""
+        return None if self._takes_all(step) else self._temperatures.at(self._schedule.position(step))
+
+    def _takes_all(self, step: SearchStep) -> bool:
+        """Whether a step takes every network there is: depth 1 of the paper's space, sooner or later."""
+        return step.depth == 1 and self._space.kind == "paper"
 
     def plan(self, view: View, step: SearchStep) -> Plan:
         """Draw the plan of a step from what the trials in the view say."""
         started = time.perf_counter()
         seed = seed_from(self._seed, "plan", step.iteration, step.depth)
-        if step.depth == 1:
+        if self._takes_all(step):
             networks = [
                 index for index in range(self._space.size_at(1)) if not view.is_dropped(None, index)
             ]  # The architectures of depth 1 have the lowest indices.
             order = np.random.default_rng(seed).permutation(len(networks))
             return self._published(step, [networks[position] for position in order], None, len(networks), started)
-        candidates: list[Architecture] = []
-        networks = []
-        for parent in view.parents(step):
-            for child in self._space.extensions(self._space.architecture(parent)):
-                network = self._space.index(child)
-                if not view.is_dropped(parent, network):
-                    candidates.append(child)
-                    networks.append(network)
-        if not candidates:
+        networks = self._candidates(view, step, seed)
+        if not networks:
             return self._published(step, [], None, 0, started)
+        candidates = [self._space.architecture(network) for network in networks]
         predicted_C = self._predict(view.evaluations, candidates, step)
         temperature = self._temperatures.at(self._schedule.position(step))
         weigh = proposals.log_weights_paper if self._mode == "paper" else proposals.log_weights_calibrated
@@ -83,6 +85,34 @@ class Planner:
             n_effective=proposals.effective_choices(log_weights_C),
             predicted_std=float(predicted_C.std()),
         )
+
+    def _candidates(self, view: View, step: SearchStep, seed: int) -> list[int]:
+        """Return the indices of the networks that a step chooses among, each once."""
+        if step.depth == 1:
+            return [index for index in range(self._space.size_at(1)) if not view.is_dropped(None, index)]
+        children = [
+            (parent, child)
+            for parent in view.parents(step)
+            for child in self._space.extensions(self._space.architecture(parent))
+        ]
+        if self._space.kind == "extended" and len(children) > MAX_CANDIDATES:
+            children = self._some(children, seed)
+        return [
+            network for parent, child in children if not view.is_dropped(parent, network := self._space.index(child))
+        ]
+
+    def _some(self, children: Sequence[tuple[int, Architecture]], seed: int) -> list[tuple[int, Architecture]]:
+        """Return MAX_CANDIDATES candidates, drawn by what is known of four times as many, which are drawn uniformly."""
+        rng = np.random.default_rng([seed, 1])
+        size = min(len(children), 4 * MAX_CANDIDATES)
+        drawn = [children[position] for position in sorted(rng.choice(len(children), size=size, replace=False))]
+        log_weights = np.zeros(size) if self.prior is None else self._known([child for _, child in drawn])
+        order = proposals.sampling_order(log_weights, seed_from(seed, "candidates"), length=MAX_CANDIDATES)
+        return [drawn[position] for position in sorted(order)]
+
+    def _known(self, candidates: Sequence[Architecture]) -> NDArray[np.float64]:
+        assert self.prior is not None
+        return self.prior.of_architectures(self._space, candidates)
 
     def _published(
         self,
@@ -112,7 +142,7 @@ class Planner:
     ) -> NDArray[np.float64]:
         """Return predicted scores of the candidates, on the scale of the scores."""
         if not evaluations:
-            return np.zeros(len(candidates))
+            return np.zeros(len(candidates)) if self.prior is None else self._known(candidates)
         if self._mode == "paper":
             return self._predict_stepwise(evaluations, candidates)
         newest = evaluations[-MAX_SURROGATE_TRIALS:]
@@ -123,7 +153,9 @@ class Planner:
             return np.full(len(candidates), mean)
         standardised_N = (scores_N - mean) / deviation
         seed = seed_from(self._seed, "surrogate", step.iteration, step.depth)
-        recurrent, linear = Surrogate(self._space, seed=seed, bounded=False), LinearSurrogate(self._space)
+        prior_V = None if self.prior is None else self.prior.values(self._space)
+        recurrent = Surrogate(self._space, seed=seed, bounded=False, prior_V=prior_V)
+        linear = LinearSurrogate(self._space, prior_V)
         recurrent.update(known, standardised_N)
         linear.fit(known, standardised_N)
         predicted_C = (recurrent.predict(candidates) + linear.predict(candidates)) / 2

@@ -25,16 +25,18 @@ from mfas_optuna.errors import SamplerError
 from mfas_optuna.search.health import StepHealth, is_near_uniform, rank_correlation, remedy
 from mfas_optuna.search.history import History, View
 from mfas_optuna.search.plan import Planner
+from mfas_optuna.search.prior import Prior
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.search.steps import Decision, Schedule, SearchStep
 from mfas_optuna.search.temperature import TEMPERATURES, TemperatureSchedule
-from mfas_optuna.space import Architecture, FusionLayer, SearchSpace
+from mfas_optuna.space import Architecture, SearchSpace
 
 _log = logging.getLogger(__name__)
 
 MIN_PLAN_WAIT_S = 2.0
 """How long an ask waits at least for a living leader to publish the step's plan."""
 _POLL_S = 0.02
+_MAX_REDRAWS = 100
 
 
 class MFASSampler(BaseSampler):
@@ -85,6 +87,11 @@ class MFASSampler(BaseSampler):
         """
         if mode not in ("calibrated", "paper"):
             raise SamplerError(f"mode must be 'calibrated' or 'paper', found {mode!r}.")
+        if mode == "paper" and space.kind != "paper":
+            raise SamplerError(
+                f"mode 'paper' is Algorithm 1, which searches the paper's space; found space {space.kind!r}. "
+                "Use mode='calibrated'."
+            )
         if n_iterations is not None and n_iterations < 1:
             raise SamplerError(f"n_iterations must be at least 1, or None for no end; found {n_iterations}.")
         if samples_per_step < 1:
@@ -131,6 +138,15 @@ class MFASSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Reseed the sampling of parameters outside the space; architectures depend on `seed` and the trials alone."""
         self._independent.reseed_rng()
+
+    @property
+    def prior(self) -> Prior | None:
+        """What is known of the features beforehand; all workers of a study must have the same."""
+        return self._planner.prior
+
+    @prior.setter
+    def prior(self, prior: Prior | None) -> None:
+        self._planner.prior = prior
 
     # What a worker asks.
 
@@ -231,7 +247,7 @@ class MFASSampler(BaseSampler):
             self._decided.pop(trial._trial_id, None)
         proposal = records.read_proposal(trial.system_attrs)
         if proposal is not None and proposal.space == self.space.digest:
-            notation = self.space.architecture(proposal.network).paper_notation()
+            notation = self.space.notation(self.space.architecture(proposal.network))
             records.mirror_proposal(study, trial, proposal, notation)
         plan = records.read_plan(trial.system_attrs)
         if plan is not None and plan.space == self.space.digest:
@@ -336,11 +352,15 @@ class MFASSampler(BaseSampler):
             value = fixed.get(name)
             return options.index(value) if value in options else rng.randrange(len(options))
 
-        layers = []
-        for number_of_layer in range(1, choose("depth") + 2):
-            features = tuple(choose(f"layer{number_of_layer}.{modality}") for modality in self.space.modalities)
-            layers.append(FusionLayer(features, choose(f"layer{number_of_layer}.activation")))
-        return Architecture(tuple(layers))
+        for _ in range(_MAX_REDRAWS):
+            parameters = {name: list(choices[name])[choose(name)] for name in choices}
+            architecture = self.space.from_parameters(parameters)
+            if architecture is not None:
+                return architecture
+        raise SamplerError(
+            f"Enqueued trial {number}: expected parameters of a network of {self.space!r}, found {fixed}, whose first "
+            "layer takes nothing. Enqueue others."
+        )
 
     def _architecture_of(self, study: optuna.Study, trial: FrozenTrial) -> Architecture | None:
         """Return what was decided for a trial, here or in the process that asked for it; None when nothing was."""

@@ -48,7 +48,15 @@ class Surrogate:
         flat: All weights, (P,); `gradient` writes the loss by them to `flat_gradient`.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, bounded: bool, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        bounded: bool,
+        dtype: torch.dtype = torch.float32,
+        prior_V: NDArray[np.float64] | None = None,
+    ) -> None:
         """Draw the weights.
 
         Args:
@@ -56,7 +64,9 @@ class Surrogate:
             seed: Seed of the initial weights.
             bounded: Whether predictions are accuracies within [0, 1] (a sigmoid ends the network) or any number.
             dtype: Of the weights.
+            prior_V: What is known of each value beforehand (`Prior.values`): the first number of its embedding.
         """
+        self.space = space
         self._bounded = bounded
         self._radices = space.layer_radices
         self._first_values = [sum(self._radices[:position]) for position in range(len(self._radices))]
@@ -85,8 +95,12 @@ class Surrogate:
             self._d_head_bias_1,
         ) = gradients
         self._history = repr((space.digest, seed, bounded, dtype)).encode()
+        if prior_V is not None:
+            self._history += prior_V.tobytes()
         generator = torch.Generator().manual_seed(seed)
         self._embedding_VE.normal_(generator=generator)
+        if prior_V is not None:
+            self._embedding_VE[:, 0] = torch.from_numpy(prior_V)
         for matrix in (self._input_GI, self._state_GH, self._head_1H):
             bound = matrix.shape[1] ** -0.5
             matrix.uniform_(-bound, bound, generator=generator)
@@ -247,11 +261,8 @@ class Batch:
         order = sorted(range(len(architectures)), key=lambda position: -architectures[position].depth)
         depths = [architectures[position].depth for position in order]
         counts = [sum(depth > layer for depth in depths) for layer in range(depths[0])]
-        values = [
-            (*layer.features, layer.activation)
-            for number, n in enumerate(counts)
-            for layer in (architectures[position].layers[number] for position in order[:n])
-        ]
+        described = [surrogate.space.layer_values(architectures[position]) for position in order]
+        values = [of_layers[number] for number, n in enumerate(counts) for of_layers in described[:n]]
         like = surrogate.flat
         n_values, n_inputs = surrogate._own_VI.shape
         n_gates, n_layers, n_all = 4 * HIDDEN, len(values), len(order)

@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mfas_optuna.errors import SpaceError, SpecError
-from mfas_optuna.space import SearchSpace
+from mfas_optuna.space import ExtendedSpace, SearchSpace
 from mfas_optuna.spec.backbones import BACKBONE_KINDS, BackboneSettings
 from mfas_optuna.spec.base import Seed, Settings
 from mfas_optuna.spec.datasets import DATASET_NAMES, DatasetSettings
@@ -23,6 +23,7 @@ from mfas_optuna.spec.final import FinalSettings
 from mfas_optuna.spec.fingerprint import fingerprint
 from mfas_optuna.target import METRICS, Metric
 
+DEFAULT_WIDTH = 16
 SamplerName = Literal["mfas", "random", "tpe"]
 Mode = Literal["calibrated", "paper"]
 
@@ -66,6 +67,9 @@ class ObjectiveSettings(Settings):
 class SpaceSettings(Settings):
     """The choices besides the features, which the backbones list."""
 
+    kind: Literal["paper", "extended"] = "paper"
+    """`paper`: each layer concatenates one feature of every modality; `extended`: it may take several, all or none of a
+    modality's, join them in other ways, and the head may read all layers."""
     activations: list[str] = Field(min_length=1)
     """P: names of the activations a fusion layer may have."""
     max_depth: int = Field(ge=1)
@@ -75,8 +79,10 @@ class SpaceSettings(Settings):
 class FusionSettings(Settings):
     """The fusion network during the search."""
 
-    width: int = Field(default=16, ge=1)
-    """Rows of every W_l; the paper searches with a reduced size."""
+    width: int | None = Field(default=None, ge=1)
+    """Rows of every W_l; the paper searches with a reduced size. Absent: 16, unless `n_parameters` is given."""
+    n_parameters: int | None = Field(default=None, ge=1)
+    """What a network may have of weights and biases, all told: each is as wide as that allows. In place of `width`."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping an activation between a fusion layer and what reads it."""
     sharing: Literal["sequential", "snapshot"] | None = None
@@ -85,6 +91,17 @@ class FusionSettings(Settings):
     be trained at once (`snapshot`); absent: sequential in mode paper, else snapshot."""
     share_by_activation: bool = False
     """Share W_l only between layers of the same activation, as the released code does; the paper shares by size."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> FusionSettings:
+        if self.width is not None and self.n_parameters is not None:
+            raise ValueError("expected width or n_parameters, found both")
+        return self
+
+    @property
+    def fixed_width(self) -> int | None:
+        """Rows of every W_l; None where the number of parameters is fixed instead."""
+        return self.width or (DEFAULT_WIDTH if self.n_parameters is None else None)
 
 
 class SearchSettings(Settings):
@@ -201,6 +218,13 @@ class StudySpec(Settings):
         return self
 
     @model_validator(mode="after")
+    def _mode_suits_the_space(self) -> StudySpec:
+        if self.space.kind == "extended" and self.search.mode == "paper":
+            expected = "expected calibrated, since Algorithm 1 searches the paper's space"
+            raise _wrong(("search", "mode"), expected, "paper")
+        return self
+
+    @model_validator(mode="after")
     def _tasks_exist(self) -> StudySpec:
         known = self.dataset.tasks
         expected = (
@@ -255,7 +279,8 @@ class StudySpec(Settings):
     def search_space(self) -> SearchSpace:
         """Return the search space over the features that the backbones list."""
         features = {modality: [tap.name for tap in backbone.taps] for modality, backbone in self.backbones.items()}
-        return SearchSpace(features, self.space.activations, self.space.max_depth)
+        kind = ExtendedSpace if self.space.kind == "extended" else SearchSpace
+        return kind(features, self.space.activations, self.space.max_depth)
 
     def sharing(self) -> Literal["sequential", "snapshot"]:
         """Return how weights are shared: as the study says, or as suits its mode."""
@@ -276,6 +301,7 @@ class StudySpec(Settings):
             },
         )
         values["fusion"]["sharing"] = self.sharing()
+        values["fusion"]["width"] = self.fusion.fixed_width
         return values
 
     def n_trials_planned(self) -> int:

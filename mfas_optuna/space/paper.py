@@ -16,28 +16,17 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mfas_optuna.errors import SpaceError
+from mfas_optuna.space.architecture import OPERATOR_NAMES, OUTPUT_NAMES, Architecture, FusionLayer
 
 ACTIVATION_NAMES = ("relu", "sigmoid", "leaky_relu", "tanh", "gelu", "silu", "elu", "softplus", "identity")
 """Activations that a fusion layer can be built with; `mfas_optuna.fusion` gives each its module."""
 
-OPERATOR_NAMES = ("concatenation", "towers", "supervised_towers", "product", "gate")
-"""How a fusion layer joins the parts that it reads: the chosen features of each modality and h of the layer below.
-
-With W_p and b_p of part x_p: `concatenation` sigma(sum of W_p x_p + b) (eq. 1), `towers` all sigma(W_p x_p + b_p) side by
-side, `supervised_towers` the same where each tower's share of the outputs has a loss of its own besides, `product` (of
-Hadamard) the product of all sigma(W_p x_p + b_p), `gate` their sum weighted by a softmax over parts of gates that read
-all parts.
-"""
-OUTPUT_NAMES = ("last", "all")
-"""What the head reads: h of the last layer, as in the paper, or of all layers side by side (dense connections)."""
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _MODALITY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_LAYER = re.compile(r"\(([^()]*)\)")
+_RESERVED = ("activation", "operator")
 
 
 class SupportsSuggest(Protocol):
@@ -46,78 +35,6 @@ class SupportsSuggest(Protocol):
     def suggest_int(self, name: str, low: int, high: int) -> int: ...
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class FusionLayer:
-    """One fusion layer, gamma_l of the paper, as 0-based indices.
-
-    Attributes:
-        features: The chosen feature of each modality, in the space's order of modalities.
-        activation: Index into the space's activations.
-        operator: Index into the space's operators; 0, concatenation, is the paper's.
-    """
-
-    features: tuple[int, ...]
-    activation: int
-    operator: int = 0
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Architecture:
-    """A fusion network: its layers from the first (nearest the inputs) to the last (below the head).
-
-    Attributes:
-        layers: The fusion layers.
-        output: Index into what the head may read, by the space; 0, the last layer, is the paper's, and the only one of
-            networks with one layer.
-    """
-
-    layers: tuple[FusionLayer, ...]
-    output: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.layers:
-            raise SpaceError("An architecture needs at least one fusion layer, found none.")
-
-    @property
-    def depth(self) -> int:
-        """Number of fusion layers, 1 to L."""
-        return len(self.layers)
-
-    @property
-    def parent(self) -> Architecture | None:
-        """The architecture without its last layer; None at depth 1."""
-        return Architecture(self.layers[:-1]) if self.depth > 1 else None
-
-    def extended(self, layer: FusionLayer) -> Architecture:
-        """Return this architecture with one more layer on top (addLayer of Algorithm 1)."""
-        return Architecture((*self.layers, layer))
-
-    def paper_notation(self) -> str:
-        """Return the paper's 1-based notation, such as `[(3,3,2),(5,2,1)]`."""
-        rows = (",".join(str(index + 1) for index in (*layer.features, layer.activation)) for layer in self.layers)
-        return "[" + ",".join(f"({row})" for row in rows) + "]"
-
-    @staticmethod
-    def from_paper_notation(text: str) -> Architecture:
-        """Read the paper's notation; spaces do not matter.
-
-        Raises:
-            SpaceError: The text is not a list of tuples of positive whole numbers.
-        """
-        compact = re.sub(r"\s+", "", text)
-        groups = _LAYER.findall(compact)
-        if not groups or "[" + ",".join(f"({group})" for group in groups) + "]" != compact:
-            raise SpaceError(f"Expected a notation like [(3,3,2),(5,2,1)], found {text!r}.")
-        layers = []
-        for group in groups:
-            parts = group.split(",")
-            if len(parts) < 2 or not all(part.isascii() and part.isdigit() and int(part) >= 1 for part in parts):
-                raise SpaceError(f"Expected whole numbers from 1 in each tuple, found ({group}) in {text!r}.")
-            *features, activation = (int(part) - 1 for part in parts)
-            layers.append(FusionLayer(tuple(features), activation))
-        return Architecture(tuple(layers))
 
 
 class SearchSpace:
@@ -129,7 +46,13 @@ class SearchSpace:
         modalities: Feature names of each modality, in order; the paper's M and N are their lengths.
         activations: Activation names; the paper's P is their number.
         max_depth: L of the paper.
+        operators: How layers may join what they read; the paper's way alone.
+        outputs: What heads may read; h of the last layer alone.
     """
+
+    kind: Literal["paper", "extended"] = "paper"
+    operators: tuple[str, ...] = OPERATOR_NAMES[:1]
+    outputs: tuple[str, ...] = OUTPUT_NAMES[:1]
 
     def __init__(self, modalities: Mapping[str, Sequence[str]], activations: Sequence[str], max_depth: int) -> None:
         """Check and keep the choices.
@@ -141,9 +64,10 @@ class SearchSpace:
         if len(modalities) < 2:
             raise SpaceError(f"Fusion needs at least two modalities, found {len(modalities)}: {list(modalities)}.")
         for modality, features in modalities.items():
-            if not isinstance(modality, str) or not _MODALITY.fullmatch(modality) or modality == "activation":
+            if not isinstance(modality, str) or not _MODALITY.fullmatch(modality) or modality in _RESERVED:
                 raise SpaceError(
-                    f"A modality's name must be a word other than 'activation', found {modality!r}. Rename it."
+                    f"A modality's name must be a word other than {' and '.join(_RESERVED)}, found {modality!r}. "
+                    "Rename it."
                 )
             _check_names(features, f"features of modality {modality!r}")
         _check_names(activations, "activations")
@@ -178,12 +102,56 @@ class SearchSpace:
         text = json.dumps([list(self.modalities.items()), self.activations, self.max_depth])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    # Counting and enumeration.
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """What a layer may take of each modality; the indices of `FusionLayer.features` count in it."""
+        return self.modalities
+
+    def members(self, modality: str, choice: int) -> tuple[str, ...]:
+        """Return the features that a choice stands for, in the order of the modality's features."""
+        return (self.modalities[modality][choice],)
+
+    def ranked(self, scores: Mapping[str, Sequence[float]]) -> SearchSpace:
+        """Return the space with its features ranked; one feature stands for itself alone, whatever its rank.
+
+        Args:
+            scores: For each modality, the score of each choice alone, such as a linear probe's.
+        """
+        return self
+
+    # What a surrogate reads.
 
     @property
     def layer_radices(self) -> tuple[int, ...]:
-        """Number of choices of each index of a layer: one per modality, then the activations."""
+        """Number of different values of each index that describes a layer: one per modality, then the activations."""
         return self._radices
+
+    def layer_values(self, architecture: Architecture) -> list[tuple[int, ...]]:
+        """Return the indices that describe each layer, below `layer_radices`."""
+        return [(*layer.features, layer.activation) for layer in architecture.layers]
+
+    # Notation.
+
+    def notation(self, architecture: Architecture) -> str:
+        """Return what people call an architecture of this space: here the paper's notation.
+
+        Raises:
+            SpaceError: The architecture is not in this space.
+        """
+        self.check(architecture)
+        return architecture.paper_notation()
+
+    def from_notation(self, text: str) -> Architecture:
+        """Read what `notation` wrote; spaces do not matter.
+
+        Raises:
+            SpaceError: The text names no architecture of this space.
+        """
+        architecture = Architecture.from_paper_notation(text)
+        self.check(architecture)
+        return architecture
+
+    # Counting and enumeration.
 
     @property
     def n_layer_choices(self) -> int:
@@ -218,6 +186,10 @@ class SearchSpace:
         for layers in itertools.product(tuple(self.layers()), repeat=depth):
             yield Architecture(layers)
 
+    def n_extensions(self, depth: int) -> int:
+        """Return how many extensions each architecture of this depth has."""
+        return self.n_layer_choices if depth < self.max_depth else 0
+
     def extensions(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield the architecture with each possible layer added on top; nothing at full depth."""
         if architecture.depth < self.max_depth:
@@ -238,7 +210,7 @@ class SearchSpace:
         Raises:
             SpaceError: The architecture is not in this space.
         """
-        self._check_depth(architecture.depth)
+        self.check(architecture)
         position = sum(self.size_at(depth) for depth in range(1, architecture.depth))
         code = 0
         for layer in architecture.layers:
@@ -271,11 +243,16 @@ class SearchSpace:
     def __contains__(self, architecture: object) -> bool:
         if not isinstance(architecture, Architecture) or architecture.depth > self.max_depth:
             return False
-        return all(self._fits(layer) for layer in architecture.layers)
+        return architecture.output == 0 and all(self._fits(layer) for layer in architecture.layers)
 
     def check(self, architecture: Architecture) -> None:
         """Raise SpaceError, naming the first thing that does not fit, when the architecture is not in this space."""
         self._check_depth(architecture.depth)
+        if architecture.output != 0:
+            raise SpaceError(
+                "A head that reads all layers is of the extended space, expected output 0 (the last layer), found "
+                f'{architecture.output}. Search with [space] kind = "extended".'
+            )
         for layer in architecture.layers:
             self._check_layer(layer)
 
@@ -345,11 +322,18 @@ class SearchSpace:
 
     def _fits(self, layer: FusionLayer) -> bool:
         values = (*layer.features, layer.activation)
-        return len(values) == len(self._radices) and all(
-            0 <= value < radix for value, radix in zip(values, self._radices, strict=True)
+        return (
+            layer.operator == 0
+            and len(values) == len(self._radices)
+            and all(0 <= value < radix for value, radix in zip(values, self._radices, strict=True))
         )
 
     def _check_layer(self, layer: FusionLayer) -> None:
+        if layer.operator != 0:
+            raise SpaceError(
+                f"A layer's operator is of the extended space, expected 0 (concatenation), found {layer.operator}. "
+                'Search with [space] kind = "extended".'
+            )
         if not self._fits(layer):
             raise SpaceError(
                 f"Layer {(*layer.features, layer.activation)} does not fit this space: expected one index for each of "
