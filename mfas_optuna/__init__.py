@@ -6,7 +6,7 @@ Importing this package imports neither torch nor optuna; what needs them does so
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mfas_optuna.space import Architecture, FusionLayer, SearchSpace
+from mfas_optuna.space import Architecture, ExtendedSpace, FusionLayer, SearchSpace
 
 if TYPE_CHECKING:
     from mfas_optuna.api import FusionResult, FusionStudy
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Architecture",
+    "ExtendedSpace",
     "FusionLayer",
     "FusionResult",
     "FusionStudy",

@@ -26,7 +26,7 @@ from mfas_optuna.registry.blobs import BlobStore, encode_layer
 from mfas_optuna.registry.key import WeightKey
 from mfas_optuna.registry.lineage import LayerRecord, Order, rounds, versions, warm_start
 from mfas_optuna.search.proposal import seed_from
-from mfas_optuna.space import Architecture
+from mfas_optuna.space import Architecture, SearchSpace
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.storage import is_database_error, reports
 from mfas_optuna.training.brief import BriefData, BriefResult, Member, group_bytes, train_jointly
@@ -122,6 +122,8 @@ class TrialRunner:
         store: BlobStore,
         device: torch.device,
         progress: Progress = silent,
+        *,
+        space: SearchSpace | None = None,
     ) -> None:
         """Load the features onto the device.
 
@@ -131,10 +133,11 @@ class TrialRunner:
             store: Store of the weight blobs.
             device: Where trials train.
             progress: Told of each epoch that a group has gone through.
+            space: The study's space, its features ranked; None: as the settings say, which rank nothing.
         """
         self._spec = spec
         self._progress = progress
-        self._space = spec.search_space()
+        self._space = space or spec.search_space()
         self._sharing = spec.sharing()
         self._features = features
         self._store = store
@@ -360,7 +363,7 @@ class TrialRunner:
         weights: tuple[LayerWeights, ...],
     ) -> TrialResult:
         record = TrialRecord(
-            architecture=assignment.architecture.paper_notation(),
+            architecture=self._space.notation(assignment.architecture),
             n_parameters=n_parameters,
             best_epoch=result.best_epoch + 1,
             training_s=seconds,

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+
+from mfas_optuna.space import SearchSpace
 
 FailureReason = Literal["diverged", "out_of_memory", "error", "given_back", "worker_died"]
 """Why a trial failed; a trial that was found dead has no reason, or `worker_died` when it is known what ended it."""
@@ -66,6 +68,7 @@ _BACKBONES = "mfas:backbones"
 _FEATURES = "mfas:features"
 _CARD = "mfas:data_card"
 _TIMINGS = "mfas:timings_s"
+_PROBES = "mfas:probe_scores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +444,23 @@ def read_card(study: optuna.Study) -> str:
 def read_features(study: optuna.Study) -> str | None:
     """Return the fingerprint of the features that a study's scores rest on, or None when there is none yet."""
     return study.user_attrs.get(_FEATURES)
+
+
+def write_probe_scores(study: optuna.Study, scores: Mapping[str, Sequence[float]]) -> None:
+    """Record what linear probes say of each choice of each modality, by which its features are ranked."""
+    study.set_user_attr(_PROBES, json.dumps({modality: list(of_choices) for modality, of_choices in scores.items()}))
+
+
+def read_probe_scores(study: optuna.Study) -> dict[str, list[float]] | None:
+    """Return the scores of probes, or None where there are none, as in the paper's space."""
+    text = study.user_attrs.get(_PROBES)
+    return json.loads(text) if isinstance(text, str) else None
+
+
+def ranked_space(study: optuna.Study, space: SearchSpace) -> SearchSpace:
+    """Return a study's space with its features ranked as the study recorded; as it is where it recorded nothing."""
+    scores = read_probe_scores(study)
+    return space if scores is None else space.ranked(scores)
 
 
 def add_timing(study: optuna.Study, stage: str, seconds: float) -> None:

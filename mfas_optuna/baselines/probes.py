@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from mfas_optuna.features.cache import FeatureSet, Labels
+from mfas_optuna.space import SearchSpace
 from mfas_optuna.target import Metric, TargetKind
 from mfas_optuna.training.labels import SMALLEST_DEVIATION, LabelScale
 from mfas_optuna.training.metrics import make_scorer
@@ -47,28 +50,65 @@ def rank_layers(features: FeatureSet, metric: Metric) -> list[RankedLayer]:
         features: Opened cache; its test split is not read.
         metric: One that suits the target.
     """
-    kind = features.target.kind
-    scale = LabelScale.of(kind, features.labels("train"))
-    n_rows = len(features.labels("train"))
-    rows = np.linspace(0, n_rows - 1, min(n_rows, MOST_ROWS)).astype(np.int64)
-    labels = features.labels("train")[rows]
-    validation = scale.tensor(features.labels("validation"), torch.device("cpu"))
-    ranked = []
-    for modality in features.layout.spans:
-        for feature in features.layout.features(modality):
-            columns = features.layout.columns(modality, feature)
-            shift, spread = features.mean[columns], features.std[columns]
-            spread = np.where(spread > SMALLEST_DEVIATION, spread, 1.0)
-            train, held_out = (
-                ((features.matrix(split)[:, columns] if split != "train" else features.matrix(split)[rows, columns])
-                 .astype(np.float64) - shift) / spread
-                for split in ("train", "validation")
-            )  # fmt: skip
-            weights, bias = _fit(scale, train, labels, features.target.n_outputs)
-            scorer = make_scorer(kind, metric)
-            scorer.add(torch.from_numpy(held_out @ weights + bias).t()[None], validation)
-            ranked.append(RankedLayer(modality, feature, scorer.scores()[0]))
+    probe = _Probe(features, metric)
+    ranked = [
+        RankedLayer(modality, feature, probe.score(modality, (feature,)))
+        for modality in features.layout.spans
+        for feature in features.layout.features(modality)
+    ]
     return sorted(ranked, key=lambda layer: -layer.score)
+
+
+def probe_choices(features: FeatureSet, metric: Metric, space: SearchSpace) -> dict[str, list[float]]:
+    """Return the score of a probe of each choice of each modality of a space, in its order.
+
+    Of a choice that takes nothing it is what the mean of the training labels scores. Sets of the best features are
+    those that the probes of single features find.
+
+    Args:
+        features: Opened cache; its test split is not read.
+        metric: One that suits the target.
+        space: Of these features.
+    """
+    probe = _Probe(features, metric)
+    alone = {
+        modality: [probe.score(modality, (name,)) if name in names else 0.0 for name in space.choices[modality]]
+        for modality, names in space.modalities.items()
+    }
+    ranked = space.ranked(alone)
+    return {
+        modality: [probe.score(modality, ranked.members(modality, choice)) for choice in range(len(choices))]
+        for modality, choices in space.choices.items()
+    }
+
+
+class _Probe:
+    """Fits probes on the same rows, and scores them on the validation split."""
+
+    def __init__(self, features: FeatureSet, metric: Metric) -> None:
+        self._features, self._metric = features, metric
+        labels = features.labels("train")
+        self._scale = LabelScale.of(features.target.kind, labels)
+        self._rows = np.linspace(0, len(labels) - 1, min(len(labels), MOST_ROWS)).astype(np.int64)
+        self._labels = labels[self._rows]
+        self._validation = self._scale.tensor(features.labels("validation"), torch.device("cpu"))
+
+    def score(self, modality: str, names: Iterable[str]) -> float:
+        """Return the score of a probe of some features of a modality side by side."""
+        train, held_out = (
+            np.concatenate([np.zeros((len(rows), 0)), *(self._columns(rows, modality, name) for name in names)], axis=1)
+            for rows in (self._features.matrix("train")[self._rows], self._features.matrix("validation"))
+        )
+        weights, bias = _fit(self._scale, train, self._labels, self._features.target.n_outputs)
+        scorer = make_scorer(self._features.target.kind, self._metric)
+        scorer.add(torch.from_numpy(held_out @ weights + bias).t()[None], self._validation)
+        return scorer.scores()[0]
+
+    def _columns(self, rows: npt.NDArray[Any], modality: str, feature: str) -> Doubles:
+        columns = self._features.layout.columns(modality, feature)
+        spread = self._features.std[columns]
+        spread = np.where(spread > SMALLEST_DEVIATION, spread, 1.0)
+        return np.asarray((rows[:, columns].astype(np.float64) - self._features.mean[columns]) / spread)
 
 
 def _fit(scale: LabelScale, inputs_NF: Doubles, labels: Labels, n_outputs: int) -> tuple[Doubles, Doubles]:

@@ -63,13 +63,13 @@ class LinearSurrogate:
         layers_R = np.concatenate([np.arange(depth) for depth in depths_N])
         for index in range(n_indices):
             placed[rows_R, layers_R, np.array(values)[:, index] + first_values[index]] = 1
-        known = np.zeros((n, 0)) if self._prior_V is None else self._known_before(placed)
+        known = np.zeros((n, 0)) if self._prior_V is None else self._known_before(placed, self._prior_V)
         return placed.reshape(n, -1), placed.max(axis=1), depths_N, known
 
-    def _known_before(self, placed: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _known_before(self, placed: NDArray[np.float32], prior_V: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return for each place the prior of the value there, (N, Q)."""
         ends = np.cumsum(self._radices)
-        weighted = placed * self._prior_V
+        weighted = placed * prior_V
         of_indices = [part.sum(axis=2) for part in np.split(weighted, ends[:-1], axis=2)]
         return np.concatenate(of_indices, axis=1)
 

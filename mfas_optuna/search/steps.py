@@ -54,9 +54,11 @@ class Schedule:
     quorum: float
 
     def steps(self, first: SearchStep | None = None) -> Iterator[SearchStep]:
-        """Yield the steps in order, from `first` on; without end when `n_iterations` is None."""
+        """Yield the steps in order, from `first` on; without end when `n_iterations` is None and there are deeper ones."""
         iteration, depth = first or SearchStep(0, 1)
         while self.n_iterations is None or iteration < self.n_iterations:
+            if self.max_depth == 1 and iteration >= self.n_depth_one_steps:
+                return  # No step is left, however many iterations there are.
             while depth <= self.max_depth:
                 if depth > 1 or iteration < self.n_depth_one_steps:
                     yield SearchStep(iteration, depth)

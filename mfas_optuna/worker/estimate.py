@@ -184,9 +184,10 @@ def _random_features(
 
 def _time_trials(spec: StudySpec, features: FeatureSet, device: torch.device, size: int) -> dict[int, float]:
     """Return the seconds that a trial of each depth takes, as one of a group of this size."""
-    space = spec.search_space()
+    unranked = spec.search_space()
+    space = unranked.ranked({modality: [0.0] * len(choices) for modality, choices in unranked.choices.items()})
     with tempfile.TemporaryDirectory() as weights:
-        runner = TrialRunner(spec, features, FolderBlobStore(Path(weights)), device)
+        runner = TrialRunner(spec, features, FolderBlobStore(Path(weights)), device, space=space)
         result = {}
         for depth in range(1, space.max_depth + 1):
             first = sum(space.size_at(shallower) for shallower in range(1, depth))

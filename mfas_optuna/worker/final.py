@@ -150,9 +150,12 @@ def _train(request: FinalRequest, listener: Listener, processes: Processes) -> F
     with _opened(request, listener, processes) as opened:
         sampler = request.spec.search.sampler
         method = searched_method(
-            sampler, opened.search.get_trials(deepcopy=False), request.spec.search_space(), request.n_candidates,
+            sampler,
+            opened.search.get_trials(deepcopy=False),
+            records.ranked_space(opened.search, request.spec.search_space()),
+            request.n_candidates,
             n_trials=None,
-        )  # fmt: skip
+        )
         if method is None:
             raise SearchFailedError(
                 f"Study {request.search.study_name!r} has no complete trial. Run `mfas-optuna search` first."
@@ -191,7 +194,8 @@ def _search_with(request: FinalRequest, sampler: SamplerName, n_trials: int, lis
     listener.say(f"Search with {sampler}: {n_trials} trials, in study {name}")
     outcome = search(replace(request.search, spec=spec, study_name=name), listener)
     trials = outcome.study.get_trials(deepcopy=False)
-    return searched_method(sampler, trials, spec.search_space(), request.n_candidates, n_trials=n_trials)
+    space = records.ranked_space(outcome.study, spec.search_space())
+    return searched_method(sampler, trials, space, request.n_candidates, n_trials=n_trials)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ class Worker:
             blob_store(request.home, request.weights),
             choose_device(request.device),
             listener.progress,
+            space=records.ranked_space(study, self._space),
         )
 
     def run(self) -> None:

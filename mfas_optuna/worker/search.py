@@ -14,11 +14,14 @@ import sqlalchemy
 from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
+from mfas_optuna.baselines import fixed_architectures, probe_choices
 from mfas_optuna.dashboard import Drawings, Showcase
 from mfas_optuna.datasets import STAND_IN_MAKERS, read_mark
 from mfas_optuna.errors import SearchFailedError, StudyMismatchError
 from mfas_optuna.prepare import Preparation, Prepared, artifacts_folder, check_home
-from mfas_optuna.spec import differences
+from mfas_optuna.search.prior import Prior
+from mfas_optuna.search.sampler import MFASSampler
+from mfas_optuna.spec import StudySpec, differences
 from mfas_optuna.target import METRIC_TITLES
 from mfas_optuna.worker.interrupts import Interrupts
 from mfas_optuna.worker.loop import Worker, is_over, n_finished_trials, nobody_else
@@ -104,7 +107,10 @@ class _Joined:
         with self._turn_unless_recorded():
             with self.interrupts.immediate():
                 prepared = preparation(self.request, self.listener).run(recorded=records.read_backbones(self.study))
-            _record_inputs(self.study, prepared)
+            _record_inputs(self.study, prepared, self.request.spec)
+        scores = records.read_probe_scores(self.study)
+        if scores is not None and isinstance(self.sampler, MFASSampler):
+            self.sampler.prior = Prior(scores)
         return prepared
 
     @contextlib.contextmanager
@@ -268,9 +274,14 @@ def _resumed(study: optuna.Study, request: SearchRequest, n_reaped: int) -> str:
     return f"Study {request.study_name}: going on after {n_finished} of {n_planned} trials{left}"
 
 
-def _record_inputs(study: optuna.Study, prepared: Prepared) -> None:
+def _record_inputs(study: optuna.Study, prepared: Prepared, spec: StudySpec) -> None:
     stored = records.read_features(study)
     if stored is None:
+        space = spec.search_space()
+        if space.kind == "extended":
+            records.write_probe_scores(study, probe_choices(prepared.features, spec.metric, space))
+        for architecture in fixed_architectures(space):
+            study.enqueue_trial(space.parameters(architecture), skip_if_exists=True)
         backbones = {modality: trained.as_record() for modality, trained in prepared.backbones.items()}
         records.write_study_inputs(
             study,

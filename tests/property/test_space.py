@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfas_optuna import Architecture, SearchSpace
-from mfas_optuna.space import ACTIVATION_NAMES
+from mfas_optuna.space import ACTIVATION_NAMES, ExtendedSpace
 
 
 @st.composite
@@ -14,7 +14,9 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     counts = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
     activations = draw(st.lists(st.sampled_from(ACTIVATION_NAMES), min_size=1, max_size=3, unique=True))
     modalities = {f"m{number}": [f"f{index}" for index in range(count)] for number, count in enumerate(counts)}
-    return SearchSpace(modalities, activations, draw(st.integers(1, 3)))
+    is_small = len(counts) * sum(counts) <= 10  # Layers of an extended space are listed.
+    kind = draw(st.sampled_from([SearchSpace, ExtendedSpace])) if is_small else SearchSpace
+    return kind(modalities, activations, draw(st.integers(1, 3)))
 
 
 @settings(deadline=None)
@@ -25,7 +27,11 @@ def test_there_and_back(space: SearchSpace, data: st.DataObject) -> None:
     assert architecture in space
     assert space.index(architecture) == index
     assert space.from_parameters(space.parameters(architecture)) == architecture
-    assert Architecture.from_paper_notation(architecture.paper_notation()) == architecture
+    assert space.from_notation(space.notation(architecture)) == architecture
+    if space.kind == "paper":
+        assert Architecture.from_paper_notation(architecture.paper_notation()) == architecture
+    if architecture.parent is not None:
+        assert architecture in space.extensions(architecture.parent)
 
 
 @settings(deadline=None, max_examples=30)
