@@ -134,10 +134,10 @@ class _Setting:
         indices = [first + rng.randrange(self.space.size_at(case.depth)) for _ in range(n_networks)]
         self.architectures = [self.space.architecture(index) for index in indices]
 
-    def reads(self, architecture: Architecture) -> list[list[slice]]:
+    def reads(self, architecture: Architecture) -> list[list[tuple[slice, ...]]]:
         return [
             [
-                self.layout.columns(modality, names[feature])
+                (self.layout.columns(modality, names[feature]),)
                 for (modality, names), feature in zip(self.space.modalities.items(), layer.features, strict=True)
             ]
             for layer in architecture.layers
@@ -158,7 +158,7 @@ class _Setting:
 
     def plain(self, architecture: Architecture) -> Step:
         (network,) = self.networks([architecture])
-        rows = torch.cat([self.rows[:, part] for parts in self.reads(architecture) for part in parts], dim=1)
+        rows = torch.cat([self.rows[:, part] for parts in self.reads(architecture) for (part,) in parts], dim=1)
         optimizer = torch.optim.AdamW(network.parameters(), fused=True)
 
         def step(batch: slice) -> None:
@@ -185,7 +185,7 @@ class _Setting:
         readers: dict[tuple[int, int], int] = {}
         for architecture in self.architectures:
             for parts in self.reads(architecture):
-                for part in parts:
+                for (part,) in parts:
                     readers[part.start, part.stop] = readers.get((part.start, part.stop), 0) + 1
         inner = len(self.architectures) * (case.depth - 1) * case.width
         heads = len(self.architectures) * case.n_classes

@@ -128,7 +128,7 @@ def train_plainly(network: FusionNetwork, architecture: Architecture, data: Brie
     accuracy = 0.0
 
     def inputs(rows_BF: Tensor) -> list[Tensor]:
-        return [torch.cat([rows_BF[:, columns] for columns in of_layer], dim=1) for of_layer in reads]
+        return [torch.cat([rows_BF[:, columns] for (columns,) in of_layer], dim=1) for of_layer in reads]
 
     for _ in range(EPOCHS):
         network.train()

@@ -19,7 +19,8 @@ from mfas_optuna import trials as records
 from mfas_optuna.errors import MfasError
 from mfas_optuna.failpoints import reach
 from mfas_optuna.features.cache import FeatureSet
-from mfas_optuna.fusion.network import FusionNetwork
+from mfas_optuna.fusion.layers import joined_width
+from mfas_optuna.fusion.network import FusionNetwork, width_within
 from mfas_optuna.memory import free_bytes
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.registry.blobs import BlobStore, encode_layer
@@ -149,6 +150,7 @@ class TrialRunner:
             metric=spec.metric,
             is_balanced=spec.is_balanced,
         )
+        self._widths: dict[Architecture, int] = {}  # Of networks that were measured against the budget.
         self._most: int | None = None  # Networks that memory has been found to allow at once.
         self._lineage: dict[int, tuple[Order, list[LayerRecord]]] = {}
 
@@ -183,17 +185,39 @@ class TrialRunner:
         return ended
 
     def build(self, architecture: Architecture, generator: torch.Generator) -> FusionNetwork:
-        """Return a fresh fusion network of this study on its device."""
-        network = FusionNetwork(
+        """Return a fresh fusion network of this study on its device.
+
+        Raises:
+            FusionShapeError: It cannot meet the study's budget of parameters.
+        """
+        return self._build(architecture, self.width(architecture), generator).to(self._device)
+
+    def width(self, architecture: Architecture) -> int:
+        """Return H of a network: the study's, or what its budget of parameters allows.
+
+        Raises:
+            FusionShapeError: The network has more parameters whatever its width.
+        """
+        fusion = self._spec.fusion
+        if fusion.n_parameters is None:
+            assert fusion.fixed_width is not None
+            return fusion.fixed_width
+        if architecture not in self._widths:
+            self._widths[architecture] = width_within(
+                fusion.n_parameters, lambda width: self._build(architecture, width, torch.Generator())
+            )
+        return self._widths[architecture]
+
+    def _build(self, architecture: Architecture, width: int, generator: torch.Generator) -> FusionNetwork:
+        return FusionNetwork(
             architecture,
             self._features.layout.widths(self._space),
             self._space.activations,
-            width=self._spec.fusion.width,
+            width=width,
             n_outputs=self._features.target.n_outputs,
             dropout=self._spec.fusion.dropout,
             generator=generator,
         )
-        return network.to(self._device)
 
     def time_group(self, architectures: Sequence[Architecture], seed: int) -> float:
         """Return the seconds that brief training of networks of one step takes; nothing is recorded."""
@@ -237,12 +261,17 @@ class TrialRunner:
     def _keys(self, architecture: Architecture) -> list[WeightKey]:
         fusion = self._spec.fusion
         widths = self._features.layout.widths(self._space)
+        width = self.width(architecture)
+        below: list[int] = []
         keys = []
         for index, layer in enumerate(architecture.layers):
-            columns = sum(of_modality[feature] for of_modality, feature in zip(widths, layer.features, strict=True))
-            columns += fusion.width if index > 0 else 0
+            operator = self._space.operators[layer.operator]
+            of_features = [of_modality[choice] for of_modality, choice in zip(widths, layer.features, strict=True)]
+            parts = [*(columns for columns in of_features if columns > 0), *below]
+            joined = None if operator == "concatenation" else f"{operator}({'+'.join(map(str, parts))})"
             activation = self._space.activations[layer.activation] if fusion.share_by_activation else None
-            keys.append(WeightKey(index, columns, fusion.width, activation))
+            keys.append(WeightKey(index, sum(parts), width, activation, joined))
+            below = [joined_width(operator, len(parts), width)]
         return keys
 
     def _rounds(self, assignments: Sequence[_Assignment]) -> Iterator[list[int]]:

@@ -30,7 +30,7 @@ GROUP = 31
 class _SecondScore:
     """Scores one network on the second split after each epoch."""
 
-    def __init__(self, network: FusionNetwork, reads: list[list[slice]], second: BriefData) -> None:
+    def __init__(self, network: FusionNetwork, reads: list[list[tuple[slice, ...]]], second: BriefData) -> None:
         self._network = network
         self._reads = reads
         self._second = second
@@ -40,7 +40,7 @@ class _SecondScore:
     def __call__(self, epoch: int, score: float) -> None:
         """Score the network, whose weights are those of the epoch's end."""
         rows_NF, labels_N = self._second.validation_NF, self._second.validation_labels
-        inputs = [torch.cat([rows_NF[:, part] for part in parts], dim=1) for parts in self._reads]
+        inputs = [torch.cat([rows_NF[:, part] for (part,) in parts], dim=1) for parts in self._reads]
         self.hits.append(int((self._network(inputs).argmax(dim=1) == labels_N).sum()))
 
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mfas_optuna.features.cache import OUTPUT, FeatureLayout
-from mfas_optuna.fusion.head import Head, HeadOutputs, HeadSettings, drop
+from mfas_optuna.fusion.head import Head, HeadSettings, drop
+from mfas_optuna.fusion.network import HeadOutputs
 from mfas_optuna.target import TargetKind
 
 How = Literal["mean", "weighted"]

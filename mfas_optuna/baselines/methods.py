@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -23,6 +23,7 @@ from mfas_optuna.baselines.probes import RankedLayer
 from mfas_optuna.errors import DataError
 from mfas_optuna.features.cache import FeatureLayout
 from mfas_optuna.fusion.head import HeadSettings, Method, NetworkSettings
+from mfas_optuna.fusion.network import largest
 from mfas_optuna.target import TargetKind
 
 AnyHead = Annotated[
@@ -159,15 +160,4 @@ def width_for(settings: HeadSettings, layout: FeatureLayout, n_outputs: int, n_p
         head = settings.with_width(width).build(layout, n_outputs, dropout=0.0, generator=torch.Generator())
         return head.n_parameters <= n_parameters
 
-    return _largest(fits)
-
-
-def _largest(fits: Callable[[int], bool]) -> int:
-    """Return the largest whole number that fits, 1 at least; whatever is smaller than one that fits does too."""
-    low, high = 1, 2
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return largest(fits)

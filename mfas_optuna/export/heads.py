@@ -20,7 +20,7 @@ from mfas_optuna.baselines.heads import (
 from mfas_optuna.errors import ExportError
 from mfas_optuna.export.head_code import HeadCode, Scaling, WrittenHead
 from mfas_optuna.features.cache import FeatureLayout
-from mfas_optuna.fusion.head import Head, HeadSettings, NetworkSettings, head_label
+from mfas_optuna.fusion.head import Head, HeadSettings, LayerChoice, NetworkSettings, head_label
 from mfas_optuna.target import TargetKind
 
 ACTIVATION_CODE: Mapping[str, str] = {
@@ -112,11 +112,46 @@ def _inside(text: str) -> str:
 
 
 def _network(code: HeadCode, settings: NetworkSettings, state: _State) -> WrittenHead:
+    is_dense = settings.output == "all" and len(settings.layers) > 1
+    names: list[str] = []
     for number, layer in enumerate(settings.layers, start=1):
-        below = "h" if number > 1 else ""
-        z = code.reading(f"layer{number}", state, f"network.layers.{number - 1}", [*layer.features.items()], below)
-        code.line("h = " + ACTIVATION_CODE[layer.activation].format(z))
-    return code.written(f"The fusion network {settings.notation}.", code.last("head", state, "network.head", "h"))
+        below = names[-1] if names else ""
+        names.append(f"h{number}" if is_dense else "h")
+        code.line(f"{names[-1]} = {_layer(code, layer, f'layer{number}', state, below)}")
+    read = f"torch.cat([{', '.join(names)}], dim=1)" if is_dense else "h"
+    return code.written(f"The fusion network {settings.notation}.", code.last("head", state, "network.head", read))
+
+
+def _layer(code: HeadCode, layer: LayerChoice, name: str, state: _State, below: str) -> str:
+    """Add what a layer needs beforehand, and return its h as an expression."""
+    of = f"network.layers.{int(name.removeprefix('layer')) - 1}"
+    sigma = ACTIVATION_CODE[layer.activation]
+    parts = [[(modality, feature) for feature in features] for modality, features in layer.features.items()]
+    everything = [feature for part in parts for feature in part]
+    if layer.operator == "concatenation":
+        z = code.reading(name, state, of, everything, below) if parts else code.linear(name, state, of, below)
+        return sigma.format(z)
+    joined = f"parts{name.removeprefix('layer')}"
+    code.line(f"{joined} = []")
+    for number, part in enumerate(parts, start=1):
+        z = code.reading(f"{name}_{number}", state, f"{of}.parts.{number - 1}", part)
+        code.line(f"{joined}.append({sigma.format(z)})")
+    if below:
+        z = code.linear(f"{name}_{len(parts) + 1}", state, f"{of}.parts.{len(parts)}", below)
+        code.line(f"{joined}.append({sigma.format(z)})")
+    n_parts = len(parts) + bool(below)
+    if layer.operator == "product":
+        return " * ".join(f"{joined}[{number}]" for number in range(n_parts))
+    if layer.operator == "gate":
+        gates_of = f"{name}_gates"
+        gates = (
+            code.reading(gates_of, state, f"{of}.gates", everything, below)
+            if parts
+            else code.linear(gates_of, state, f"{of}.gates", below)
+        )
+        code.line(f"z = torch.stack({gates}.chunk({n_parts}, dim=1)).softmax(dim=0)")
+        return f"(z * torch.stack({joined})).sum(dim=0)"
+    return f"torch.cat({joined}, dim=1)"
 
 
 def _mlp(code: HeadCode, settings: MlpSettings, state: _State) -> WrittenHead:

@@ -11,28 +11,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from mfas_optuna.features.cache import FeatureLayout
-from mfas_optuna.fusion.network import FusionNetwork
-from mfas_optuna.space import Architecture, FusionLayer, SearchSpace
+from mfas_optuna.fusion.network import FusionNetwork, HeadOutputs
+from mfas_optuna.space import OPERATOR_NAMES, OUTPUT_NAMES, Architecture, FusionLayer, SearchSpace
 from mfas_optuna.spec.base import Settings
-
-
-@dataclass(frozen=True)
-class HeadOutputs:
-    """What a head gives.
-
-    Attributes:
-        fused_BC: Logits or values, what is predicted from.
-        auxiliary: Further outputs (B, C), for the loss alone.
-    """
-
-    fused_BC: Tensor
-    auxiliary: tuple[Tensor, ...] = ()
 
 
 class Head(nn.Module, ABC):
@@ -95,47 +82,68 @@ class HeadSettings(Settings, ABC):
         return self.model_dump(mode="json")
 
 
+OperatorName = Literal["concatenation", "towers", "supervised_towers", "product", "gate"]
+
+
 class LayerChoice(Settings):
     """A fusion layer by names."""
 
-    features: dict[str, str]
-    """The feature of each modality, in the order of modalities."""
+    features: dict[str, tuple[str, ...]]
+    """What it takes of each modality, in the order of modalities; of one that is missing, nothing."""
     activation: str
     """Name of sigma."""
+    operator: OperatorName = "concatenation"
+    """How it joins what it reads."""
 
 
 class NetworkSettings(HeadSettings):
-    """A fusion network of the search space (eq. 1 and 2)."""
+    """A fusion network of the search space (eq. 1 and 2, or an extended one)."""
 
     kind: Literal["network"] = "network"
     notation: str
-    """The paper's."""
+    """That of its space."""
     layers: tuple[LayerChoice, ...]
     """From the first to the last."""
+    output: Literal["last", "all"] = "last"
+    """What the head reads."""
     width: int
     """Rows of every W_l."""
 
     @staticmethod
     def of(architecture: Architecture, space: SearchSpace, width: int) -> NetworkSettings:
-        """Return the settings of a network of a space."""
+        """Return the settings of a network of a space, whose features are ranked where sets of them are taken.
+
+        Raises:
+            SpaceError: The architecture is not in the space, or a set of features is not known.
+        """
         return NetworkSettings(
-            notation=architecture.paper_notation(),
+            notation=space.notation(architecture),
             layers=tuple(
                 LayerChoice(
                     features={
-                        modality: names[feature]
-                        for (modality, names), feature in zip(space.modalities.items(), layer.features, strict=True)
+                        modality: members
+                        for modality, choice in zip(space.choices, layer.features, strict=True)
+                        if (members := space.members(modality, choice))
                     },
                     activation=space.activations[layer.activation],
+                    operator=cast("OperatorName", space.operators[layer.operator]),
                 )
                 for layer in architecture.layers
             ),
+            output=cast("Literal['last', 'all']", space.outputs[architecture.output]),
             width=width,
         )
 
     def reads(self) -> tuple[tuple[str, str], ...]:
         """Return the features of all layers."""
-        return tuple(dict.fromkeys(item for layer in self.layers for item in layer.features.items()))
+        return tuple(
+            dict.fromkeys(
+                (modality, name)
+                for layer in self.layers
+                for modality, names in layer.features.items()
+                for name in names
+            )
+        )
 
     def build(self, layout: FeatureLayout, n_outputs: int, *, dropout: float, generator: torch.Generator) -> Head:
         """Return the network with weights from the generator."""
@@ -160,25 +168,28 @@ class NetworkHead(Head):
     ) -> None:
         super().__init__()
         self._columns = [
-            [layout.columns(modality, feature) for modality, feature in layer.features.items()]
+            [[layout.columns(modality, name) for name in names] for modality, names in layer.features.items() if names]
             for layer in settings.layers
         ]
+        modalities = list(dict.fromkeys(modality for layer in settings.layers for modality in layer.features))
+        # What a layer takes of a modality is its own choice here: there are as many choices as layers.
         architecture = Architecture(
-            tuple(FusionLayer(tuple(number for _ in columns), number) for number, columns in enumerate(self._columns))
+            tuple(
+                FusionLayer(tuple(number for _ in modalities), number, OPERATOR_NAMES.index(layer.operator))
+                for number, layer in enumerate(settings.layers)
+            ),
+            OUTPUT_NAMES.index(settings.output),
         )
-        widths = [
-            [columns[position].stop - columns[position].start for columns in self._columns]
-            for position in range(len(self._columns[0]))
-        ]
         self.network = FusionNetwork(
             architecture,
-            widths,
+            [[layout.width(modality, layer.features.get(modality, ())) for layer in settings.layers]
+             for modality in modalities],
             [layer.activation for layer in settings.layers],
             width=settings.width,
             n_outputs=n_outputs,
             dropout=dropout,
             generator=generator,
-        )
+        )  # fmt: skip
 
     @property
     def n_fusion_parameters(self) -> int | None:
@@ -187,8 +198,16 @@ class NetworkHead(Head):
 
     def forward(self, rows_BF: Tensor, dropout_generator: torch.Generator | None = None) -> HeadOutputs:
         """Return the network's outputs."""
-        features = [torch.cat([rows_BF[:, columns] for columns in of_layer], dim=1) for of_layer in self._columns]
-        return HeadOutputs(self.network(features, dropout_generator))
+        features = [
+            [
+                rows_BF[:, columns[0]]
+                if len(columns) == 1
+                else torch.cat([rows_BF[:, each] for each in columns], dim=1)
+                for columns in of_layer
+            ]
+            for of_layer in self._columns
+        ]
+        return self.network.outputs(features, dropout_generator)
 
 
 def drop(hidden: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:

@@ -23,10 +23,8 @@ from torch import Tensor, nn
 from mfas_optuna.errors import FusionShapeError
 from mfas_optuna.fusion.activations import ACTIVATIONS, IN_PLACE, InPlace
 from mfas_optuna.fusion.losses import Loss
+from mfas_optuna.fusion.mixed import Reads
 from mfas_optuna.fusion.network import FusionNetwork
-
-Reads = Sequence[Sequence[slice]]
-"""For each layer of a network the columns, in the matrix of all features, of the feature of each modality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class JointFusion:
         readers: dict[tuple[int, int, int], list[int]] = {}  # For each modality and feature the slots that read it.
         for modality in range(len(reads[0][0])):
             for position, (network, layer) in enumerate(self._slots):
-                columns = reads[network][layer][modality]
+                (columns,) = reads[network][layer][modality]
                 readers.setdefault((modality, columns.start, columns.stop), []).append(position)
         self._features = [slice(start, stop) for _, start, stop in readers]
         self._n_readers = [len(slots) for slots in readers.values()]
@@ -382,10 +380,17 @@ def _check(networks: Sequence[FusionNetwork], reads: Sequence[Reads]) -> None:
         raise FusionShapeError(
             f"Expected networks and what each reads, found {len(networks)} networks, {len(reads)} reads."
         )
+    if not all(is_plain(network, of_network) for network, of_network in zip(networks, reads, strict=True)):
+        raise FusionShapeError("Expected networks of the paper's space. Use MixedFusion for others.")
     heads = {(network.head.in_features, network.head.out_features) for network in networks}
     if len(heads) > 1:
         raise FusionShapeError(f"Expected one fusion width and number of outputs, found {sorted(heads)}.")
     for network, of_network in zip(networks, reads, strict=True):
-        widths = [sum(columns.stop - columns.start for columns in columns_of) for columns_of in of_network]
-        if widths != network.feature_widths:
-            raise FusionShapeError(f"Expected columns of widths {network.feature_widths}, found {widths}.")
+        widths = [[columns.stop - columns.start for (columns,) in columns_of] for columns_of in of_network]
+        if widths != network.part_widths:
+            raise FusionShapeError(f"Expected columns of widths {network.part_widths}, found {widths}.")
+
+
+def is_plain(network: FusionNetwork, reads: Reads) -> bool:
+    """Return whether a network can be of a joint group: one of the paper, that reads one feature of each modality."""
+    return network.is_plain and all(len(columns) == 1 for of_layer in reads for columns in of_layer)

@@ -54,7 +54,7 @@ class Schedule:
     quorum: float
 
     def steps(self, first: SearchStep | None = None) -> Iterator[SearchStep]:
-        """Yield the steps in order, from `first` on; without end when `n_iterations` is None and there are deeper ones."""
+        """Yield the steps in order, from `first` on; without end when `n_iterations` is None and some are deeper."""
         iteration, depth = first or SearchStep(0, 1)
         while self.n_iterations is None or iteration < self.n_iterations:
             if self.max_depth == 1 and iteration >= self.n_depth_one_steps:

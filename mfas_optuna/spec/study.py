@@ -149,8 +149,12 @@ class BriefTraining(Settings):
 
     epochs: int = Field(default=2, ge=1)
     """E_train; the paper's value is 2."""
+    min_steps: int = Field(default=0, ge=0)
+    """Steps that a training has at least: where there are few rows, an epoch goes over them several times."""
     batch_size: int = Field(default=64, ge=1)
     """Rows a step."""
+    auxiliary_weight: float = Field(default=0.5, ge=0)
+    """Weight of the mean of the auxiliary losses, of networks that have such."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Peak learning rate of Adam."""
     schedule: Literal["constant", "cosine"] = "cosine"

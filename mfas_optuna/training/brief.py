@@ -17,8 +17,9 @@ from torch import Tensor
 
 from mfas_optuna.errors import TrainingDiverged
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet
-from mfas_optuna.fusion.joint import JointFusion
+from mfas_optuna.fusion.joint import JointFusion, is_plain
 from mfas_optuna.fusion.losses import Loss, loss_for
+from mfas_optuna.fusion.mixed import MixedFusion
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.space import Architecture, SearchSpace
 from mfas_optuna.spec import BriefTraining
@@ -98,12 +99,12 @@ class BriefData:
         views = (self.train_NF, *self.more_views_NF)
         return views[int(torch.randint(len(views), (), generator=generator))]
 
-    def reads(self, architecture: Architecture, space: SearchSpace) -> list[list[slice]]:
-        """Return for each layer of a network the columns of the feature of each modality."""
+    def reads(self, architecture: Architecture, space: SearchSpace) -> list[list[tuple[slice, ...]]]:
+        """Return for each layer of a network the columns of what it takes of each modality."""
         return [
             [
-                self.layout.columns(modality, names[feature])
-                for (modality, names), feature in zip(space.modalities.items(), layer.features, strict=True)
+                tuple(self.layout.columns(modality, name) for name in space.members(modality, choice))
+                for modality, choice in zip(space.choices, layer.features, strict=True)
             ]
             for layer in architecture.layers
         ]
@@ -212,17 +213,20 @@ def train_jointly(
     """
     group = _Group(members, data, space, settings)
     n_rows = len(data.train_NF)
-    n_steps = settings.epochs * math.ceil(n_rows / settings.batch_size)
+    n_batches = math.ceil(n_rows / settings.batch_size)
+    n_passes = max(1, math.ceil(settings.min_steps / (settings.epochs * n_batches)))
+    n_steps = settings.epochs * n_passes * n_batches
     step = 0
     for epoch in range(settings.epochs):
-        order_N = torch.randperm(n_rows, generator=order).to(data.train_NF.device)
-        rows_NF = data.draw_view(order).index_select(0, order_N)
-        labels = data.train_labels.index_select(0, order_N)
-        for rows_BF, of_batch in zip(
-            rows_NF.split(settings.batch_size), labels.split(settings.batch_size), strict=True
-        ):
-            group.step(rows_BF, of_batch, settings.learning_rate * _factor(settings.schedule, step / n_steps))
-            step += 1
+        for _ in range(n_passes):
+            order_N = torch.randperm(n_rows, generator=order).to(data.train_NF.device)
+            rows_NF = data.draw_view(order).index_select(0, order_N)
+            labels = data.train_labels.index_select(0, order_N)
+            for rows_BF, of_batch in zip(
+                rows_NF.split(settings.batch_size), labels.split(settings.batch_size), strict=True
+            ):
+                group.step(rows_BF, of_batch, settings.learning_rate * _factor(settings.schedule, step / n_steps))
+                step += 1
         group.end_epoch(epoch, around_epoch_end)
         if not group.is_alive:
             break
@@ -271,10 +275,13 @@ class _Group:
 
     def _regroup(self) -> None:
         """Build the joint network of those that are left."""
-        self._joint = JointFusion(
-            [self._members[index].network for index in self._alive],
-            [self._reads[index] for index in self._alive],
-            self._data.loss,
+        networks = [self._members[index].network for index in self._alive]
+        reads = [self._reads[index] for index in self._alive]
+        is_joint = len({network.width for network in networks}) == 1 and all(map(is_plain, networks, reads))
+        self._joint: JointFusion | MixedFusion = (
+            JointFusion(networks, reads, self._data.loss)
+            if is_joint
+            else MixedFusion(networks, reads, self._data.loss, auxiliary_weight=self._settings.auxiliary_weight)
         )
         self._optimizer = FlatAdamW(self._joint.flat, weight_decay=self._settings.weight_decay)
         self._loss_sums_N = torch.zeros(len(self._alive), device=self._data.train_NF.device)
@@ -357,10 +364,12 @@ class _Group:
 
     def _result(self, index: int) -> BriefResult:
         best_epoch, state = self._best[index]
-        layers = [
-            {name: state[f"layers.{layer}.{name}"] for name in ("weight", "bias")}
-            for layer in range(self._members[index].architecture.depth)
-        ]
+        layers: list[dict[str, Tensor]] = [{} for _ in range(self._members[index].architecture.depth)]
+        for name, tensor in state.items():
+            room, _, rest = name.partition(".")
+            if room == "layers":
+                number, _, of_layer = rest.partition(".")
+                layers[int(number)][of_layer] = tensor
         return BriefResult(self._scores[index], best_epoch, self._scores[index][best_epoch], layers)
 
 

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from mfas_optuna.errors import TrainingDiverged
-from mfas_optuna.fusion.head import Head, HeadOutputs
+from mfas_optuna.fusion.head import Head
 from mfas_optuna.fusion.losses import Loss
+from mfas_optuna.fusion.network import HeadOutputs
 from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import FinalSettings, Recipe
 from mfas_optuna.target import Metric

@@ -51,3 +51,60 @@ def fuse(
         inputs.extend(h)  # Eq. 1; empty at the first layer, which is eq. 2.
         h = [SIGMA[name](z) for z in affine(weight, bias, inputs)]
     return affine(*head, h)
+
+
+def extended_outputs(
+    layers: Sequence[tuple[str, str]],
+    features: Sequence[Sequence[Vector]],
+    state: dict[str, list],  # type: ignore[type-arg]
+    *,
+    is_dense: bool,
+) -> tuple[list[float], list[list[float]]]:
+    """Return the outputs of one sample by a network of the extended space, and those of its supervised towers.
+
+    Args:
+        layers: Operator and activation of each.
+        features: For each layer the parts that it reads, without h.
+        state: Weights and biases by their names in the module.
+        is_dense: Whether the head reads all layers.
+    """
+    hidden: list[list[float]] = []
+    supervised: list[tuple[int, list[list[float]]]] = []
+    for number, ((operator, name), of_layer) in enumerate(zip(layers, features, strict=True)):
+        parts = [list(part) for part in of_layer] + hidden[-1:]
+        side_by_side = [value for part in parts for value in part]
+        of = f"layers.{number}"
+        if operator == "concatenation":
+            z = affine(state[f"{of}.weight"], state[f"{of}.bias"], side_by_side)
+            hidden.append([SIGMA[name](value) for value in z])
+            continue
+        towers = [
+            [SIGMA[name](z) for z in affine(state[f"{of}.parts.{p}.weight"], state[f"{of}.parts.{p}.bias"], part)]
+            for p, part in enumerate(parts)
+        ]
+        width = len(towers[0])
+        if operator == "product":
+            hidden.append([math.prod(tower[unit] for tower in towers) for unit in range(width)])
+        elif operator == "gate":
+            gates = affine(state[f"{of}.gates.weight"], state[f"{of}.gates.bias"], side_by_side)
+            h = []
+            for unit in range(width):
+                powers = [math.exp(gates[p * width + unit]) for p in range(len(parts))]
+                h.append(sum(power * tower[unit] for power, tower in zip(powers, towers, strict=True)) / sum(powers))
+            hidden.append(h)
+        else:
+            hidden.append([value for tower in towers for value in tower])
+            if operator == "supervised_towers":
+                supervised.append((number, towers))
+    read = [value for h in (hidden if is_dense else hidden[-1:]) for value in h]
+    auxiliary = []
+    for number, towers in supervised:
+        if is_dense or number == len(layers) - 1:
+            first = sum(len(h) for h in hidden[:number]) if is_dense else 0
+            weight, bias = [row[first:] for row in state["head.weight"]], state["head.bias"]
+        else:
+            weight, bias = state[f"auxiliary.{number}.weight"], state[f"auxiliary.{number}.bias"]
+        width = len(towers[0])
+        for p, tower in enumerate(towers):
+            auxiliary.append(affine([row[p * width : (p + 1) * width] for row in weight], bias, tower))
+    return affine(state["head.weight"], state["head.bias"], read), auxiliary

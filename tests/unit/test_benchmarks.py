@@ -62,7 +62,7 @@ def test_the_reference_procedure_computes_what_the_cached_one_does() -> None:
         columns.append(torch.from_numpy(rows))
     rows_BF = torch.cat(columns, dim=1)
     reads = shapes.data(1, CPU).reads(architecture, shapes.space)
-    features = [torch.cat([rows_BF[:, part] for part in parts], dim=1) for parts in reads]
+    features = [torch.cat([rows_BF[:, part] for (part,) in parts], dim=1) for parts in reads]
     inputs, _ = samples.batch(torch.arange(3), CPU, torch.contiguous_format)
     torch.testing.assert_close(reference(inputs), cached(features), rtol=1e-4, atol=1e-5)
 

@@ -45,7 +45,11 @@ def test_it_is_the_fusion_network_of_the_search(dropout: float) -> None:
 def test_settings_are_a_record_that_can_be_read_again() -> None:
     record = settings().as_record()
     assert record["notation"] == ARCHITECTURE.paper_notation()
-    assert record["layers"][0] == {"features": {"audio": "a2", "image": "b1"}, "activation": "sigmoid"}
+    assert record["layers"][0] == {
+        "features": {"audio": ["a2"], "image": ["b1"]},
+        "activation": "sigmoid",
+        "operator": "concatenation",
+    }
     assert head_label(record) == f"{ARCHITECTURE.paper_notation()}, width 7"
     assert settings().with_width(32).as_record() == {**record, "width": 32}
     assert settings().reads() == (("audio", "a2"), ("image", "b1"), ("audio", "a1"), ("image", "b2"))

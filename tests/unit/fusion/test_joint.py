@@ -27,9 +27,10 @@ def columns(modality: int, feature: int) -> slice:
     return slice(sum(flat[:position]), sum(flat[: position + 1]))
 
 
-def reads_of(architecture: Architecture) -> list[list[slice]]:
+def reads_of(architecture: Architecture) -> list[list[tuple[slice, ...]]]:
     return [
-        [columns(modality, feature) for modality, feature in enumerate(layer.features)] for layer in architecture.layers
+        [(columns(modality, feature),) for modality, feature in enumerate(layer.features)]
+        for layer in architecture.layers
     ]
 
 
@@ -59,7 +60,7 @@ def rows(n: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Ten
 def alone(
     network: FusionNetwork, architecture: Architecture, rows_BF: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    read = [torch.cat([rows_BF[:, part] for part in parts], dim=1) for parts in reads_of(architecture)]
+    read = [torch.cat([rows_BF[:, part] for (part,) in parts], dim=1) for parts in reads_of(architecture)]
     return network(read, generator)
 
 
@@ -199,9 +200,11 @@ def test_activations_in_place_are_those_of_autograd(name: str, dtype: torch.dtyp
         assert torch.equal(d, slope)
 
 
-@pytest.mark.parametrize("parts", [[slice(0, 3), slice(3, 5), slice(6, 10)], [slice(2, 6), slice(2, 6), slice(4, 7)]])
-def test_three_modalities_even_of_the_same_columns(parts: list[slice]) -> None:
-    widths = [[part.stop - part.start] for part in parts]
+@pytest.mark.parametrize(
+    "parts", [[(slice(0, 3),), (slice(3, 5),), (slice(6, 10),)], [(slice(2, 6),), (slice(2, 6),), (slice(4, 7),)]]
+)
+def test_three_modalities_even_of_the_same_columns(parts: list[tuple[slice, ...]]) -> None:
+    widths = [[part.stop - part.start] for (part,) in parts]
     architectures = [Architecture((FusionLayer((0, 0, 0), depth % 2),) * (depth + 1)) for depth in range(3)]
     networks = [
         FusionNetwork(
@@ -215,7 +218,7 @@ def test_three_modalities_even_of_the_same_columns(parts: list[slice]) -> None:
     losses_N = group.gradient(rows_BF, labels_B)
     assert group.flat.grad is not None
     for network, loss, gradient in zip(networks, losses_N, group.unpack(group.flat.grad), strict=True):
-        read_BF = torch.cat([rows_BF[:, part] for part in parts], dim=1)
+        read_BF = torch.cat([rows_BF[:, part] for (part,) in parts], dim=1)
         expected = functional.cross_entropy(network([read_BF] * len(network.layers)), labels_B)
         expected.backward()
         assert torch.allclose(loss, expected, rtol=0, atol=1e-12)
@@ -259,4 +262,4 @@ def test_what_cannot_be_a_group_is_refused() -> None:
     with pytest.raises(FusionShapeError, match="one fusion width"):
         make_group(networks, [architecture] * 2)
     with pytest.raises(FusionShapeError, match="Expected columns of widths"):
-        JointFusion(networks[:1], [[[slice(0, 2), slice(3, 5)]]])
+        JointFusion(networks[:1], [[[(slice(0, 2),), (slice(3, 5),)]]])

@@ -71,7 +71,7 @@ def test_scores_are_those_of_the_network_at_the_end_of_each_epoch() -> None:
     data, told = make_data(), []
     network = make_network()
     inputs = [
-        torch.cat([data.validation_NF[:, columns] for columns in of_layer], dim=1)
+        torch.cat([data.validation_NF[:, columns] for (columns,) in of_layer], dim=1)
         for of_layer in data.reads(NETWORK, SPACE)
     ]
 
@@ -90,7 +90,7 @@ def test_scores_are_those_of_the_network_at_the_end_of_each_epoch() -> None:
 
 
 def test_columns_are_those_of_each_layers_features() -> None:
-    assert make_data().reads(NETWORK, SPACE) == [[slice(2, 5), slice(5, 9)], [slice(0, 2), slice(5, 9)]]
+    assert make_data().reads(NETWORK, SPACE) == [[(slice(2, 5),), (slice(5, 9),)], [(slice(0, 2),), (slice(5, 9),)]]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -319,7 +319,7 @@ def test_labels_and_values_are_learnt_and_scored(kind: TargetKind, metric: Metri
     scores: list[float] = []
     network = make_network()
     inputs = [
-        torch.cat([data.validation_NF[:, columns] for columns in of_layer], dim=1)
+        torch.cat([data.validation_NF[:, columns] for (columns,) in of_layer], dim=1)
         for of_layer in data.reads(NETWORK, SPACE)
     ]
 

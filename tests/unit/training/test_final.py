@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from mfas_optuna.errors import TrainingDiverged
 from mfas_optuna.features.cache import FeatureLayout
-from mfas_optuna.fusion.head import Head, HeadOutputs
+from mfas_optuna.fusion.head import Head
 from mfas_optuna.fusion.losses import Loss
+from mfas_optuna.fusion.network import HeadOutputs
 from mfas_optuna.spec import FinalSettings, Recipe
 from mfas_optuna.training import final
 from mfas_optuna.training.brief import BriefData

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from mfas_optuna.datasets import Dataset
 from mfas_optuna.datasets.augmentation import Changes
 from mfas_optuna.errors import TrainingDiverged
-from mfas_optuna.fusion.head import Head, HeadOutputs
+from mfas_optuna.fusion.head import Head
+from mfas_optuna.fusion.network import HeadOutputs
 from mfas_optuna.spec import AugmentationSettings
 from mfas_optuna.spec.final import UnfrozenSettings
 from mfas_optuna.target import METRICS, TargetKind
