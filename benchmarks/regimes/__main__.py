@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", default=list(settings.FIXED), metavar="NAME", help="fixed methods")
     parser.add_argument("--quick", action="store_true", help="one small draw of each regime and a short search")
     given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING)
     try:
         return _run(given)
     except (RegimeError, MfasError) as error:
@@ -81,6 +80,11 @@ def _results(jobs: Sequence[Job], n_processes: int) -> tuple[dict[str, dict[str,
     for job, future in _ended(jobs, n_processes):
         try:
             results[job.name] = future.result()
+        except BrokenProcessPool as error:
+            raise RegimeError(
+                f"A process was killed, perhaps for want of memory ({error}). The same command goes on; give fewer "
+                "--jobs."
+            ) from error
         except (RegimeError, MfasError) as error:
             n_failed += 1
             print(f"{job.name} failed: {error}", file=sys.stderr, flush=True)
@@ -96,7 +100,7 @@ def _ended(jobs: Sequence[Job], n_processes: int) -> Iterator[tuple[Job, Future[
     os.environ["OMP_NUM_THREADS"] = "1"  # Read by torch in each process when it starts.
     _prepare_pools(jobs)
     with ProcessPoolExecutor(n_processes, get_context("spawn")) as pool:
-        futures = {pool.submit(run, job, _say): job for job in jobs}
+        futures = {pool.submit(run, job): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future
 
@@ -107,14 +111,10 @@ def _prepare_pools(jobs: Sequence[Job]) -> None:
 
     missing = [job for job in jobs if not (job.folder / RESULT).exists()]
     for name in dict.fromkeys(POOLS[job.cell.regime] for job in missing):
-        load_pool(name, home=jobs[0].pools_home, data_root=jobs[0].data_root, say=_say_aloud)
+        load_pool(name, home=jobs[0].pools_home, data_root=jobs[0].data_root, say=_say)
 
 
 def _say(text: str) -> None:
-    logging.getLogger("benchmarks.regimes").info(text)
-
-
-def _say_aloud(text: str) -> None:
     print(f"... {text}", file=sys.stderr, flush=True)
 
 

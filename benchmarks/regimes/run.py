@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from benchmarks.regimes.settings import SEARCHED, Cell, Plan
 from mfas_optuna.api import FusionStudy
 from mfas_optuna.fusion.head import head_label
 from mfas_optuna.worker import FinalOutcome, MethodOutcome
+
+_log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 
@@ -51,7 +54,7 @@ class Job:
         return f"{self.cell.name}-draw-{self.draw}"
 
 
-def run(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
+def run(job: Job, say: Callable[[str], None] = _log.info) -> dict[str, Any]:
     """Return the figures of a draw; what is done already is found again.
 
     Args:
