@@ -11,6 +11,7 @@ from scipy import stats
 
 from benchmarks.regimes import table
 from benchmarks.regimes.errors import RegimeError
+from benchmarks.regimes.kinds import kind_of_fusion
 from benchmarks.regimes.table import Difference
 
 FIXED = ("concat_all", "towers")
@@ -60,6 +61,22 @@ def test_the_best_is_named_by_its_mean_over_draws_and_the_difference_is_paired()
 def test_the_winner_is_the_most_frequent_kind() -> None:
     assert table.cell_figures(GOOD, FIXED).winner == "gated (2 of 3)"
     assert table.cell_figures(EVEN, FIXED).winner == "gated"
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        ({"kind": "towers"}, "towers"),
+        ({"kind": "network", "layers": [{}]}, "concatenation"),
+        ({"kind": "network", "layers": [{}, {}, {}]}, "3 x concatenation"),
+        (
+            {"kind": "network", "layers": [{"operator": "supervised_towers"}, {"operator": "product"}]},
+            "supervised towers, product",
+        ),
+    ],
+)
+def test_a_kind_is_said_in_few_words(head: dict[str, Any], kind: str) -> None:
+    assert kind_of_fusion(head) == kind
 
 
 def test_the_claims_are_judged() -> None:
