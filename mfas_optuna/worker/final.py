@@ -328,7 +328,7 @@ def _opened(request: FinalRequest, listener: Listener, processes: Processes) -> 
         locked(wanted.home, f"final-{wanted.study_name}", listener.say, work="training the same study to the end"),
     ):
         opened = _open(request, listener, processes)
-        _claim(opened.final, request.spec, opened.prepared)
+        _claim(opened.final, request, opened.prepared)
         stand_in = opened.prepared.features.stand_in
         if stand_in:
             opened.final.set_user_attr(records.STAND_IN, stand_in)
@@ -387,9 +387,10 @@ def _check_features(stored: str | None, prepared: Prepared) -> None:
         )
 
 
-def _claim(final: optuna.Study, spec: StudySpec, prepared: Prepared) -> None:
+def _claim(final: optuna.Study, request: FinalRequest, prepared: Prepared) -> None:
     """Record what the final trainings have in common; refuse to mix them with those of other settings."""
-    given, stored = common_settings(spec, prepared.fingerprint), finals.read_settings(final)
+    given = common_settings(request.spec, prepared.fingerprint, request.n_parameters)
+    stored = finals.read_settings(final)
     if stored is None:
         finals.write_settings(final, given)
         return

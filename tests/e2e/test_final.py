@@ -81,6 +81,8 @@ def test_some_methods_are_compared_at_a_number_of_parameters(searched: Cli) -> N
     assert "no such method here: concat_al. This study can be compared with random, tpe, " in refusal
     assert "towers_probed" in refusal
     assert "found widths 4 and 1,500 parameters. Leave one out" in refused(searched, "train", *some, "--width", "4")
+    # What was trained at one budget is not mixed with what was trained at another.
+    assert "n_parameters: was 1500, is now absent" in refused(searched, "train", *FROZEN)
 
 
 def test_what_cannot_be_trained_is_refused(searched: Cli) -> None:

@@ -80,9 +80,11 @@ def test_figures_of_other_settings_are_not_taken(job: Job) -> None:
         run(replace(job, plan=replace(PLAN, n_seeds=3)), print)
 
 
-def test_networks_beyond_the_budget_are_refused(job: Job) -> None:
+def test_networks_beyond_the_budget_are_refused(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     with pytest.raises(RegimeError, match=r"three-100-draw-1: expected networks of at most 3 parameters, found more"):
         run(replace(job, plan=replace(PLAN, n_parameters=3)), print)
+    assert "parameters are more than 3, even so narrow" in caplog.text
 
 
 def test_the_command_prints_what_was_found_before(
