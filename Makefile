@@ -6,11 +6,13 @@
 # make lock:   versions and hashes of all that an installation needs, in requirements.lock
 # make audit:  known vulnerabilities in these (asks PyPI)
 # make table:  samplers compared on the tabulated benchmark (minutes)
+# make regimes: one search against five fixed ways to fuse, on data that want different kinds (hours; needs MFAS_DATA;
+#               what is done is found again; JOBS says how many processes)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: search test chaos bench table hub lock audit install clean
+.PHONY: search test chaos bench table regimes hub lock audit install clean
 
 search: $(VENV)/.installed
 	$(BIN)/mfas-optuna search --study digits
@@ -33,6 +35,9 @@ hub: $(VENV)/.installed-dev
 
 table: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.table replay
+
+regimes: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.regimes --jobs $(or $(JOBS),1)
 
 # Without a header, which would name the index that was asked.
 lock: | $(BIN)/python

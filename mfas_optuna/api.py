@@ -15,7 +15,7 @@ import io
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -150,6 +150,7 @@ class FusionStudy:
         *,
         top: int = 5,
         widths: Sequence[int] | None = None,
+        n_parameters: int | None = None,
         seeds: int = 4,
         unfrozen: bool = True,
         unfrozen_seeds: int | None = None,
@@ -159,6 +160,7 @@ class FusionStudy:
         Args:
             top: How many of the search's best networks are trained.
             widths: Rows of every W_l, each of which is tried; None: the study file's.
+            n_parameters: What each network may learn at most, from which its width follows; in place of widths.
             seeds: Seeds that what validation chose is trained with.
             unfrozen: Whether what was chosen is trained together with the backbones too, from raw data.
             unfrozen_seeds: How many of the seeds, from 0, for that; None: all.
@@ -170,28 +172,39 @@ class FusionStudy:
             Interrupted: A signal asked for the end; what was stored stays.
             MfasError: Something a user can mend is wrong; the message says what.
         """
-        return worker.train(self._final(top, widths, seeds, unfrozen, unfrozen_seeds), self.listener)
+        return worker.train(self._final(top, widths, n_parameters, seeds, unfrozen, unfrozen_seeds), self.listener)
 
     def baselines(
         self,
         *,
+        methods: Sequence[str] | None = None,
         top: int = 5,
         widths: Sequence[int] | None = None,
+        n_parameters: int | None = None,
         seeds: int = 4,
         unfrozen: bool = True,
         unfrozen_seeds: int | None = None,
     ) -> FinalOutcome | None:
         """Train what one would do without the search, with the data, recipes and seeds of `train`, which comes first.
 
-        The arguments, result and errors are those of `train`.
+        `methods` names what is compared with; None: everything. With `n_parameters`, `train` need not come first. The
+        other arguments, the result and the errors are those of `train`.
         """
-        return worker.baselines(self._final(top, widths, seeds, unfrozen, unfrozen_seeds), self.listener)
+        request = self._final(top, widths, n_parameters, seeds, unfrozen, unfrozen_seeds)
+        return worker.baselines(replace(request, methods=None if methods is None else tuple(methods)), self.listener)
 
     def _final(
-        self, top: int, widths: Sequence[int] | None, seeds: int, unfrozen: bool, unfrozen_seeds: int | None
+        self,
+        top: int,
+        widths: Sequence[int] | None,
+        n_parameters: int | None,
+        seeds: int,
+        unfrozen: bool,
+        unfrozen_seeds: int | None,
     ) -> FinalRequest:
         n_unfrozen = (seeds if unfrozen_seeds is None else unfrozen_seeds) if unfrozen else 0
-        return FinalRequest(self.request, top, seeds, None if widths is None else tuple(widths), n_unfrozen)
+        of_width = None if widths is None else tuple(widths)
+        return FinalRequest(self.request, top, seeds, of_width, n_unfrozen, n_parameters)
 
     def result(self) -> FusionResult:
         """Return what is stored of the study, as far as it went; neither data nor the test split are read.

@@ -37,6 +37,18 @@ Widths = Annotated[
     Optional[list[int]],  # noqa: UP045
     typer.Option("--width", min=1, help="Rows of every W_l; may be given more than once \\[default: final.widths]."),
 ]
+Parameters = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--parameters",
+        min=1,
+        help="What each network may learn at most: its width follows from that, in place of --width.",
+    ),
+]
+Methods = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--method", help="What to compare with; may be given more than once \\[default: everything]."),
+]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Seeds that what validation chose is trained with.")]
 Unfrozen = Annotated[
     bool,
@@ -56,6 +68,7 @@ def train(
     storage: Storage = None,
     top: Top = 5,
     width: Widths = None,
+    parameters: Parameters = None,
     seeds: Seeds = 4,
     unfrozen: Unfrozen = True,
     unfrozen_seeds: UnfrozenSeeds = None,
@@ -87,7 +100,8 @@ def train(
             data_root=data_root,
             weights=weights,
         )
-        request = worker.FinalRequest(search, top, seeds, _widths(width), (unfrozen_seeds or seeds) if unfrozen else 0)
+        n_unfrozen = (unfrozen_seeds or seeds) if unfrozen else 0
+        request = worker.FinalRequest(search, top, seeds, _widths(width), n_unfrozen, parameters)
         _run(worker.train, request, quiet=quiet, as_json=as_json)
 
 
@@ -95,8 +109,10 @@ def baselines(
     study: Study,
     name: Name = None,
     storage: Storage = None,
+    method: Methods = None,
     top: Top = 5,
     width: Widths = None,
+    parameters: Parameters = None,
     seeds: Seeds = 4,
     unfrozen: Unfrozen = True,
     unfrozen_seeds: UnfrozenSeeds = None,
@@ -112,7 +128,7 @@ def baselines(
     """Train what one would do without the search: each modality alone, simple fusion, random search and TPE.
 
     With the data, recipes and seeds of `train`, which comes first; simple fusion gets as many parameters as its network
-    has, the networks of random search and TPE the same number of trials.
+    has, or --parameters, the networks of random search and TPE the same number of trials.
     """
     with clear_errors(as_json=as_json):
         from mfas_optuna import worker
@@ -128,7 +144,9 @@ def baselines(
             data_root=data_root,
             weights=weights,
         )
-        request = worker.FinalRequest(search, top, seeds, _widths(width), (unfrozen_seeds or seeds) if unfrozen else 0)
+        n_unfrozen = (unfrozen_seeds or seeds) if unfrozen else 0
+        methods = tuple(method) if method else None
+        request = worker.FinalRequest(search, top, seeds, _widths(width), n_unfrozen, parameters, methods)
         _run(worker.baselines, request, quiet=quiet, as_json=as_json)
 
 

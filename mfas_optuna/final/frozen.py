@@ -122,16 +122,18 @@ class FrozenStep:
                 self._train(FinalTraining(method.name, choice.head, "frozen", choice.recipe, seed), method, title)
             self._score_on_test(method.name)
             result[method.name] = self._chosen(method.name)
-            self._report(method, result[method.name])
+            self._report(method, result[method.name], n_parameters)
         return result
 
-    def _report(self, method: Method, choice: Choice) -> None:
+    def _report(self, method: Method, choice: Choice, most: int | None) -> None:
         scores = [final.result.validation_score for final in choice.by_seed.values()]
         n_parameters = next(iter(choice.by_seed.values())).result.n_parameters
         self._say(
             f"{method.title}: {head_label(choice.head)}, {n_parameters:,} parameters, validation "
             f"{sum(scores) / len(scores):.4f} over {len(scores)} seeds"
         )
+        if most is not None and n_parameters > most:
+            self._say(f"Warning: {method.title}: {n_parameters:,} parameters are more than {most:,}, even so narrow")
 
     # What validation chooses from.
 
@@ -245,14 +247,16 @@ def tuning_seeds(settings: FinalSettings) -> list[int]:
     return list(range(settings.n_tuning_seeds))
 
 
-def common_settings(spec: StudySpec, features: str) -> Mapping[str, Any]:
+def common_settings(spec: StudySpec, features: str, n_parameters: int | None = None) -> Mapping[str, Any]:
     """Return what all final trainings of a study have in common, as JSON values.
 
     Args:
         spec: The study's settings.
         features: Fingerprint of its features.
+        n_parameters: What each network may learn at most, where that was asked for.
     """
     return {
+        **({} if n_parameters is None else {"n_parameters": n_parameters}),
         "features": features,
         "tuning_seeds": tuning_seeds(spec.final),
         "training": spec.final.model_dump(mode="json", exclude={"widths", "recipes", "n_tuning_seeds"}),

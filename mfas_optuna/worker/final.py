@@ -12,7 +12,7 @@ from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.baselines import fixed_methods, rank_layers
-from mfas_optuna.errors import SearchFailedError, StorageError, StudyMismatchError
+from mfas_optuna.errors import SearchFailedError, SpecError, StorageError, StudyMismatchError
 from mfas_optuna.final.frozen import FrozenStep, Places, common_settings
 from mfas_optuna.final.methods import searched_method
 from mfas_optuna.final.unfrozen import UnfrozenStep
@@ -40,6 +40,9 @@ class FinalRequest:
         n_seeds: Seeds that what is chosen is trained with.
         widths: Rows of every W_l, each of which is tried; None: the study's.
         n_unfrozen_seeds: Seeds that are trained together with the backbones too; 0: the second step is left out.
+        n_parameters: What each network may learn at most: its width is the largest with so many weights and biases, 1
+            at least. None: networks of searches have the widths, and simple fusion as many parameters as the search's.
+        methods: Names of those to compare with; None: all.
     """
 
     search: SearchRequest
@@ -47,6 +50,17 @@ class FinalRequest:
     n_seeds: int
     widths: tuple[int, ...] | None = None
     n_unfrozen_seeds: int = 0
+    n_parameters: int | None = None
+    methods: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.widths is not None and self.n_parameters is not None:
+            raise SpecError(
+                [
+                    f"command line: expected widths or a number of parameters, from which widths follow, found widths "
+                    f"{', '.join(map(str, self.widths))} and {self.n_parameters:,} parameters. Leave one out."
+                ]
+            )
 
     @property
     def spec(self) -> StudySpec:
@@ -107,8 +121,9 @@ def train(request: FinalRequest, listener: Listener) -> FinalOutcome | None:
 def baselines(request: FinalRequest, listener: Listener) -> FinalOutcome | None:
     """Train what a user would do without the search, with the same data, recipes and seeds.
 
-    Each modality alone, simple fusion at the number of parameters that `train` chose, and the best networks of random
-    search and TPE at the search's number of trials. Several processes work together as in `train`.
+    Each modality alone, simple fusion at the number of parameters that `train` chose or that was asked for, and the
+    best networks of random search and TPE at the search's number of trials; or those of them that were asked for.
+    Several processes work together as in `train`.
 
     Returns:
         What it came to; None in the other processes.
@@ -161,30 +176,45 @@ def _train(request: FinalRequest, listener: Listener, processes: Processes) -> F
                 f"Study {request.search.study_name!r} has no complete trial. Run `mfas-optuna search` first."
             )
         step = opened.frozen_step()
-        found = step.run([method], n_seeds=request.n_seeds)
+        found = step.run([method], n_seeds=request.n_seeds, n_parameters=request.n_parameters)
         return opened.outcome(found, opened.unfrozen(step, found))
 
 
 def _train_baselines(request: FinalRequest, listener: Listener, processes: Processes) -> FinalOutcome:
-    others = []
+    found_by_others = []
     with _opened(request, listener, processes) as opened:
-        ours = opened.chosen(request.spec.search.sampler)
+        n_parameters = request.n_parameters
+        if n_parameters is None:
+            ours = opened.chosen(request.spec.search.sampler)
+            n_parameters = next(iter(ours.by_seed.values())).result.n_parameters
+        fixed = opened.fixed_methods()
+        samplers = [sampler for sampler in OTHER_SAMPLERS if sampler != request.spec.search.sampler]
+        if request.methods is not None:
+            _check_methods(request.methods, [*samplers, *(method.name for method in fixed)])
+            samplers = [sampler for sampler in samplers if sampler in request.methods]
+            fixed = [method for method in fixed if method.name in request.methods]
         n_trials = n_finished_trials(opened.search)
-    for sampler in OTHER_SAMPLERS:
-        if sampler != request.spec.search.sampler:
-            others.append(_search_with(request, sampler, n_trials, listener))
+    for sampler in samplers:
+        found_by_others.append(_search_with(request, sampler, n_trials, listener))
     with _opened(request, listener, processes) as opened:
-        features = opened.prepared.features
-        spec = request.spec
-        listener.say("Ranking layers by linear probes")
-        ranking = rank_layers(features, spec.metric)
-        fixed = fixed_methods(features.layout, ranking, kind=features.target.kind)
-        n_parameters = next(iter(ours.by_seed.values())).result.n_parameters
         step = opened.frozen_step()
-        found = step.run([method for method in others if method is not None], n_seeds=request.n_seeds)
-        listener.say(f"Simple fusion, each of at most {n_parameters:,} parameters")
-        found |= step.run(fixed, n_seeds=request.n_seeds, n_parameters=n_parameters)
+        searched = [method for method in found_by_others if method is not None]
+        found = step.run(searched, n_seeds=request.n_seeds, n_parameters=request.n_parameters)
+        if fixed:
+            listener.say(f"Simple fusion, each of at most {n_parameters:,} parameters")
+            found |= step.run(fixed, n_seeds=request.n_seeds, n_parameters=n_parameters)
         return opened.outcome(found, opened.unfrozen(step, found))
+
+
+def _check_methods(wanted: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise SpecError(
+            [
+                f"command line: no such method here: {', '.join(unknown)}. This study can be compared with "
+                f"{', '.join(known)}."
+            ]
+        )
 
 
 def _search_with(request: FinalRequest, sampler: SamplerName, n_trials: int, listener: Listener) -> Method | None:
@@ -214,6 +244,13 @@ class _Opened:
     def places(self) -> Places:
         wanted = self.request.search
         return Places(blob_store(wanted.home, wanted.weights), partial_folder(wanted.home, wanted.study_name))
+
+    def fixed_methods(self) -> list[Method]:
+        """Return every simple way to fuse the study's features; its layers are ranked for that."""
+        features = self.prepared.features
+        self.listener.say("Ranking layers by linear probes")
+        ranking = rank_layers(features, self.request.spec.metric)
+        return fixed_methods(features.layout, ranking, kind=features.target.kind)
 
     def frozen_step(self) -> FrozenStep:
         return FrozenStep(
@@ -295,7 +332,7 @@ def _opened(request: FinalRequest, listener: Listener, processes: Processes) -> 
         locked(wanted.home, f"final-{wanted.study_name}", listener.say, work="training the same study to the end"),
     ):
         opened = _open(request, listener, processes)
-        _claim(opened.final, request.spec, opened.prepared)
+        _claim(opened.final, request, opened.prepared)
         stand_in = opened.prepared.features.stand_in
         if stand_in:
             opened.final.set_user_attr(records.STAND_IN, stand_in)
@@ -354,9 +391,10 @@ def _check_features(stored: str | None, prepared: Prepared) -> None:
         )
 
 
-def _claim(final: optuna.Study, spec: StudySpec, prepared: Prepared) -> None:
+def _claim(final: optuna.Study, request: FinalRequest, prepared: Prepared) -> None:
     """Record what the final trainings have in common; refuse to mix them with those of other settings."""
-    given, stored = common_settings(spec, prepared.fingerprint), finals.read_settings(final)
+    given = common_settings(request.spec, prepared.fingerprint, request.n_parameters)
+    stored = finals.read_settings(final)
     if stored is None:
         finals.write_settings(final, given)
         return

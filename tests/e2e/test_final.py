@@ -63,6 +63,28 @@ def test_the_best_networks_are_trained_and_compared(searched: Cli) -> None:
     assert "Test split: read" in searched.ok("status", *STUDY)
 
 
+def test_some_methods_are_compared_at_a_number_of_parameters(searched: Cli) -> None:
+    some = [*FROZEN, "--parameters", "1500"]
+    chosen = ["--method", "towers", "--method", "concat_all"]
+    compared = searched.json("baselines", *some, *chosen)["methods"]  # Nothing need be trained before.
+    assert [method["method"] for method in compared] == ["concat_all", "towers"]
+    (ours,) = searched.json("train", *some, "--top", "2")["methods"]
+    for method in [ours, *compared]:
+        assert 1000 < method["n_parameters"] <= 1500
+    assert "no stored study" in refused(
+        searched, "status", *STUDY, "--name", "tiny-random"
+    )  # Random search was left out.
+    (sampled,) = searched.json("baselines", *some, "--method", "random")["methods"]
+    assert sampled["method"] == "random"
+    assert sampled["n_parameters"] <= 1500
+    refusal = refused(searched, "baselines", *some, "--method", "concat_al")
+    assert "no such method here: concat_al. This study can be compared with random, tpe, " in refusal
+    assert "towers_probed" in refusal
+    assert "found widths 4 and 1,500 parameters. Leave one out" in refused(searched, "train", *some, "--width", "4")
+    # What was trained at one budget is not mixed with what was trained at another.
+    assert "n_parameters: was 1500, is now absent" in refused(searched, "train", *FROZEN)
+
+
 def test_what_cannot_be_trained_is_refused(searched: Cli) -> None:
     assert "Run `mfas-optuna train` first" in refused(searched, "baselines", *FROZEN)
     assert "There is no stored study" in refused(searched, "train", *FROZEN, "--name", "other")
