@@ -22,7 +22,7 @@ from mfas_optuna.baselines.heads import (
 from mfas_optuna.baselines.probes import RankedLayer
 from mfas_optuna.errors import DataError
 from mfas_optuna.features.cache import FeatureLayout
-from mfas_optuna.fusion.head import HeadSettings, Method, NetworkSettings
+from mfas_optuna.fusion.head import HeadSettings, LayerChoice, Method, NetworkSettings
 from mfas_optuna.fusion.network import largest
 from mfas_optuna.target import TargetKind
 
@@ -119,6 +119,11 @@ def fixed_methods(layout: FeatureLayout, ranking: Sequence[RankedLayer], *, kind
                 for n in _kept(n_most)
             ),
         ),
+        Method(
+            "hadamard",
+            "Hadamard product of layers",
+            (_product(f"all {len(flat)} layers", every), _product("last layers", _best_of_each(last, every, 1))),
+        ),
         _one("gmu", "gated multimodal unit", GmuSettings(features=dict(last), width=_ANY)),
         _one("centralnet", "CentralNet", CentralNetSettings(features=every, width=_ANY)),
     ]
@@ -127,6 +132,12 @@ def fixed_methods(layout: FeatureLayout, ranking: Sequence[RankedLayer], *, kind
 
 def _one(name: str, title: str, settings: HeadSettings) -> Method:
     return Method(name, title, (settings,))
+
+
+def _product(label: str, features: Mapping[str, tuple[str, ...]]) -> NetworkSettings:
+    """Return a network of one layer, the product of a projection of each modality."""
+    layer = LayerChoice(features=dict(features), activation="identity", operator="product")
+    return NetworkSettings(notation=f"product of {label}", layers=(layer,), width=_ANY)
 
 
 def _kept(n_layers: int) -> list[int]:

@@ -177,7 +177,7 @@ def test_the_widest_network_within_a_budget(text: str) -> None:
 
 
 def test_a_budget_that_no_width_meets() -> None:
-    with pytest.raises(FusionShapeError, match=r"budget of 20 parameters: it has 26 with a width of 1"):
+    with pytest.raises(FusionShapeError, match=r"budget of 20 parameters: it has 22 with a width of 1"):
         width_within(20, lambda width: build(named("[product(all,all,none;relu)]"), width))
 
 
