@@ -38,6 +38,7 @@ max_depth = 3
 
 [fusion]
 n_parameters = {N_PARAMETERS}
+dropout = 0.1
 """,
     "paper": """\
 [space]
@@ -50,20 +51,21 @@ width = 16
 }
 TRAINING_SETTINGS = """\
 [training]
-epochs = 5
-batch_size = 64
+epochs = 6
+min_steps = 900
+batch_size = 128
+weight_decay = 1e-2
 
 [final]
-epochs = 100
-patience = 15
-batch_size = 64
+epochs = 30
+min_steps = 3000
+patience = 8
+batch_size = 128
 recipes = [
-  { learning_rate = 3e-3 },
-  { learning_rate = 3e-3, weight_decay = 1e-2, dropout = 0.3 },
-  { learning_rate = 3e-3, weight_decay = 1e-1, dropout = 0.1 },
+  { learning_rate = 3e-3, weight_decay = 1e-2 },
+  { learning_rate = 3e-3, weight_decay = 1e-1, dropout = 0.3 },
   { learning_rate = 1e-2, weight_decay = 1e-2, dropout = 0.1 },
   { learning_rate = 1e-2, weight_decay = 1e-1, dropout = 0.3 },
-  { learning_rate = 1e-3, weight_decay = 1e-2, dropout = 0.1 },
 ]
 """
 
@@ -151,6 +153,7 @@ classes = [{classes}]
 {SPACE_SETTINGS[plan.space]}
 [search]
 n_iterations = "unlimited"
+samples_per_step = 12
 n_trials = {plan.n_trials}
 seed = {draw}
 

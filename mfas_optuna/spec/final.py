@@ -48,6 +48,8 @@ class FinalSettings(Settings):
     """Ways of training; each is tried for every method, and validation chooses."""
     epochs: int = Field(default=30, ge=1)
     """Epochs at most."""
+    min_steps: int = Field(default=0, ge=0)
+    """Steps that all epochs have at least: where there are few rows, an epoch goes over them several times."""
     patience: int = Field(default=6, ge=1)
     """Epochs without a better validation score after which training ends."""
     batch_size: int = Field(default=128, ge=1)

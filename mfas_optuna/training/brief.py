@@ -8,7 +8,7 @@ Shapes: N rows, F columns of all features, B batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -213,24 +213,37 @@ def train_jointly(
     """
     group = _Group(members, data, space, settings)
     n_rows = len(data.train_NF)
-    n_batches = math.ceil(n_rows / settings.batch_size)
-    n_passes = max(1, math.ceil(settings.min_steps / (settings.epochs * n_batches)))
-    n_steps = settings.epochs * n_passes * n_batches
+    passes = n_passes(n_rows, settings.batch_size, settings.epochs, settings.min_steps)
+    n_steps = settings.epochs * passes * math.ceil(n_rows / settings.batch_size)
     step = 0
     for epoch in range(settings.epochs):
-        for _ in range(n_passes):
-            order_N = torch.randperm(n_rows, generator=order).to(data.train_NF.device)
-            rows_NF = data.draw_view(order).index_select(0, order_N)
-            labels = data.train_labels.index_select(0, order_N)
-            for rows_BF, of_batch in zip(
-                rows_NF.split(settings.batch_size), labels.split(settings.batch_size), strict=True
-            ):
-                group.step(rows_BF, of_batch, settings.learning_rate * _factor(settings.schedule, step / n_steps))
+        for _ in range(passes):
+            for rows_BF, labels in shuffled_batches(data, settings.batch_size, order):
+                group.step(rows_BF, labels, settings.learning_rate * _factor(settings.schedule, step / n_steps))
                 step += 1
         group.end_epoch(epoch, around_epoch_end)
         if not group.is_alive:
             break
     return group.outcomes()
+
+
+def n_passes(n_rows: int, batch_size: int, epochs: int, min_steps: int) -> int:
+    """Return how often an epoch goes over the rows, so that all epochs together have at least so many steps."""
+    return max(1, math.ceil(min_steps / (epochs * math.ceil(n_rows / batch_size))))
+
+
+def shuffled_batches(data: BriefData, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows and labels of each batch of one pass over the training split.
+
+    Args:
+        data: On the device.
+        batch_size: Rows of a batch; the last may have fewer.
+        generator: A CPU generator of the order of rows, then of their view.
+    """
+    order_N = torch.randperm(len(data.train_NF), generator=generator).to(data.train_NF.device)
+    rows_NF = data.draw_view(generator).index_select(0, order_N)
+    labels = data.train_labels.index_select(0, order_N)
+    yield from zip(rows_NF.split(batch_size), labels.split(batch_size), strict=True)
 
 
 def group_bytes(members: Sequence[Member], data: BriefData, settings: BriefTraining) -> int:

@@ -10,6 +10,7 @@ Shapes: N rows, F columns of all features, B batch, C outputs.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ from mfas_optuna.progress import Progress, silent
 from mfas_optuna.spec import FinalSettings, Recipe
 from mfas_optuna.target import Metric
 from mfas_optuna.threads import one_thread
-from mfas_optuna.training.brief import ROWS_AT_ONCE_SCORING, BriefData
+from mfas_optuna.training.brief import ROWS_AT_ONCE_SCORING, BriefData, n_passes, shuffled_batches
 from mfas_optuna.training.checkpoint import Checkpoint
 from mfas_optuna.training.metrics import make_scorer
 
@@ -144,7 +145,9 @@ class _Training:
         self._optimizer = torch.optim.AdamW(
             parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        self._n_batches = math.ceil(len(data.train_NF) / settings.batch_size)
+        n_rows, batch_size = len(data.train_NF), settings.batch_size
+        self._n_passes = n_passes(n_rows, batch_size, settings.epochs, settings.min_steps)
+        self._n_batches = self._n_passes * math.ceil(n_rows / batch_size)
         self._scores: list[float] = []
         self._best: dict[str, Tensor] = {}
         self._best_epoch = 0
@@ -156,7 +159,9 @@ class _Training:
             weights.update(f"{name} {list(tensor.shape)}".encode())
             weights.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return {
-            "settings": self._settings.model_dump(mode="json", include={"epochs", "batch_size", "auxiliary_weight"}),
+            "settings": self._settings.model_dump(
+                mode="json", include={"epochs", "min_steps", "batch_size", "auxiliary_weight"}
+            ),
             "recipe": self._recipe.model_dump(mode="json"),
             "seed": self._seed,
             "first_weights": weights.hexdigest(),
@@ -210,14 +215,11 @@ class _Training:
         seeds = np.random.SeedSequence((self._seed, epoch)).generate_state(2, np.uint64)
         order = torch.Generator().manual_seed(int(seeds[0] >> 1))
         dropout = torch.Generator(device).manual_seed(int(seeds[1] >> 1))
-        order_N = torch.randperm(len(data.train_NF), generator=order).to(device)
-        rows_NF = data.draw_view(order).index_select(0, order_N)
-        labels = data.train_labels.index_select(0, order_N)
         self._head.train()
         loss_sum = torch.zeros((), device=device)
         step, n_steps = epoch * self._n_batches, settings.epochs * self._n_batches
-        for rows_BF, of_batch in zip(
-            rows_NF.split(settings.batch_size), labels.split(settings.batch_size), strict=True
+        for rows_BF, of_batch in itertools.chain.from_iterable(
+            shuffled_batches(data, settings.batch_size, order) for _ in range(self._n_passes)
         ):
             (group,) = self._optimizer.param_groups
             group["lr"] = self._recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * step / n_steps))
