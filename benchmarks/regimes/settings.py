@@ -38,7 +38,6 @@ max_depth = 3
 
 [fusion]
 n_parameters = {N_PARAMETERS}
-dropout = 0.1
 """,
     "paper": """\
 [space]
@@ -51,21 +50,20 @@ width = 16
 }
 TRAINING_SETTINGS = """\
 [training]
-epochs = 6
-min_steps = 900
+epochs = 5
+min_steps = 500
 batch_size = 128
 weight_decay = 1e-2
 
 [final]
-epochs = 30
-min_steps = 3000
-patience = 8
+epochs = 20
+min_steps = 1600
+patience = 6
 batch_size = 128
 recipes = [
   { learning_rate = 3e-3, weight_decay = 1e-2 },
   { learning_rate = 3e-3, weight_decay = 1e-1, dropout = 0.3 },
   { learning_rate = 1e-2, weight_decay = 1e-2, dropout = 0.1 },
-  { learning_rate = 1e-2, weight_decay = 1e-1, dropout = 0.3 },
 ]
 """
 
