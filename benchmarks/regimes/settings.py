@@ -50,9 +50,9 @@ width = 16
 }
 TRAINING_SETTINGS = """\
 [training]
-epochs = 5
-min_steps = 500
-batch_size = 128
+epochs = 4
+min_steps = 320
+batch_size = 256
 weight_decay = 1e-2
 
 [final]

@@ -167,11 +167,15 @@ class NetworkHead(Head):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        modalities = list(layout.spans)
         self._columns = [
-            [[layout.columns(modality, name) for name in names] for modality, names in layer.features.items() if names]
+            [
+                [layout.columns(modality, name) for name in names]
+                for modality in modalities
+                if (names := layer.features.get(modality))
+            ]
             for layer in settings.layers
         ]
-        modalities = list(dict.fromkeys(modality for layer in settings.layers for modality in layer.features))
         # What a layer takes of a modality is its own choice here: there are as many choices as layers.
         architecture = Architecture(
             tuple(

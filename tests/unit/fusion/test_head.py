@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mfas_optuna.features.cache import OUTPUT, FeatureLayout
-from mfas_optuna.fusion.head import NetworkSettings, drop, head_label
+from mfas_optuna.fusion.head import NetworkHead, NetworkSettings, drop, head_label
 from mfas_optuna.fusion.network import FusionNetwork
-from mfas_optuna.space import Architecture, SearchSpace
+from mfas_optuna.space import Architecture, ExtendedSpace, SearchSpace
 
 SPACE = SearchSpace({"audio": ["a1", "a2"], "image": ["b1", "b2"]}, ["relu", "sigmoid"], 3)
 LAYOUT = FeatureLayout.of_widths({"audio": {"a1": 2, "a2": 3, OUTPUT: 4}, "image": {"b1": 1, "b2": 5, OUTPUT: 4}})
@@ -69,3 +69,17 @@ def test_outputs_of_backbones_are_no_features_of_a_space() -> None:
     assert LAYOUT.features("audio") == ["a1", "a2"]
     assert LAYOUT.has_output("audio")
     assert not FeatureLayout.of_widths({"audio": {"a1": 2}}).has_output("audio")
+
+
+def test_layers_may_begin_with_any_modality() -> None:
+    """A first layer that takes nothing of the first modality does not change in which order others are read."""
+    space = ExtendedSpace({"audio": ["a1", "a2"], "image": ["b1", "b2"]}, ["relu"], max_depth=2)
+    architecture = space.from_notation("[concatenation(none,b1;relu),towers(a2,all;relu)] all")
+    found = NetworkSettings.of(architecture, space, 3)
+    assert found.reads() == (("image", "b1"), ("audio", "a2"), ("image", "b2"))
+    head = found.build(LAYOUT, 4, dropout=0.0, generator=torch.Generator().manual_seed(0)).eval()
+    rows_BF = torch.randn(5, LAYOUT.n_columns, generator=torch.Generator().manual_seed(1))
+    b1, b2, a2 = (rows_BF[:, LAYOUT.columns(*of)] for of in (("image", "b1"), ("image", "b2"), ("audio", "a2")))
+    assert isinstance(head, NetworkHead)
+    expected = head.network([[b1], [a2, torch.cat([b1, b2], dim=1)]])
+    assert torch.equal(head(rows_BF).fused_BC, expected)
