@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mfas_optuna.cli.options import JSON_VERSION
 from mfas_optuna.cli.pace import clock
+from mfas_optuna.space import NOTHING, OPERATOR_NAMES, describe_layer
 from mfas_optuna.target import METRIC_TITLES, Metric
 
 if TYPE_CHECKING:
@@ -77,9 +78,12 @@ def in_words(network: RankedNetwork) -> list[str]:
         choices = {
             key.removeprefix(prefix): value for key, value in network.parameters.items() if key.startswith(prefix)
         }
-        activation = choices.pop("activation", "?")
-        features = " + ".join(f"{modality} {feature}" for modality, feature in choices.items())
-        lines.append(f"layer {number}: {features} -> {activation}")
+        activation, operator = choices.pop("activation", "?"), choices.pop("operator", OPERATOR_NAMES[0])
+        taken = [f"{modality} {feature}" for modality, feature in choices.items() if feature != NOTHING]
+        layer = describe_layer(taken or [f"layer {number - 1} alone"], activation, operator)
+        lines.append(f"layer {number}: {layer}")
+    if network.parameters.get("output") == "all":
+        lines.append("head: reads all layers")
     return lines
 
 
@@ -237,10 +241,15 @@ def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
         return
     console = make_console()
     console.print(Text(_as_toml(spec.model_dump(mode="json"))))
-    modalities = " x ".join(f"{len(names)} ({modality})" for modality, names in space.modalities.items())
+    modalities = " x ".join(f"{len(names)} ({modality})" for modality, names in space.choices.items())
+    if space.kind == "paper":
+        layers = f"{modalities} x {len(space.activations)} activations = {space.n_layer_choices} layers"
+    else:
+        others = f"{len(space.activations)} activations x {len(space.operators)} operators"
+        layers = f"{modalities} x {others}, {space.n_layer_choices:,} different first layers"
     console.print(
         Text(
-            f"# Space: {modalities} x {len(space.activations)} activations = {space.n_layer_choices} layers; "
+            f"# Space: {layers}; "
             f"{sizes['deepest']:,} networks of depth {space.max_depth}, {sizes['all_depths']:,} of all depths.\n"
             f"# Trials: {spec.n_trials_planned()}. Sharing: {spec.sharing()}. Fingerprint: {spec.fingerprint()[:12]}."
         )

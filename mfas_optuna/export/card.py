@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mfas_optuna.export.files import CARD, DESCRIPTION, ONNX, PROGRAM, SOURCE, WEIGHTS
+from mfas_optuna.space import describe_layer
 from mfas_optuna.target import METRIC_TITLES
 
 _FILES = {
@@ -71,11 +72,13 @@ def _lines(
     else:
         yield "Trained on real data, as far as the data card says so; no stand-in."
     yield ""
-    yield f"- network, in the paper's notation: `{network['label']}`"
+    yield f"- network: `{network['label']}`"
     for number, layer in enumerate(network.get("layers", []), start=1):
-        features = " + ".join(f"{modality} {name}" for modality, name in layer["features"].items())
-        below = " + layer below" if number > 1 else ""
-        yield f"- layer {number}: {features}{below} -> {layer['activation']}, width {network['width']}"
+        read = [f"{modality} {name}" for modality, names in layer["features"].items() for name in names]
+        described = describe_layer([*read, *["layer below"][: number - 1]], layer["activation"], layer["operator"])
+        yield f"- layer {number}: {described}, width {network['width']}"
+    if network.get("output") == "all":
+        yield "- head: reads all layers"
     yield f"- predicts: {_target(description['target'])}"
     yield f"- trained {_STEPS[description['step']]}; seed {lineage['seed']}, the best of its seeds on validation"
     yield ""

@@ -3,12 +3,13 @@
 Pure: it needs neither torch nor optuna.
 """
 
-from mfas_optuna.space.architecture import OPERATOR_NAMES, OUTPUT_NAMES, Architecture, FusionLayer
-from mfas_optuna.space.extended import NOTHING, ExtendedSpace
+from mfas_optuna.space.architecture import OPERATOR_NAMES, OUTPUT_NAMES, Architecture, FusionLayer, describe_layer
+from mfas_optuna.space.extended import IS_SET, NOTHING, ExtendedSpace
 from mfas_optuna.space.paper import ACTIVATION_NAMES, SearchSpace, SupportsSuggest
 
 __all__ = [
     "ACTIVATION_NAMES",
+    "IS_SET",
     "NOTHING",
     "OPERATOR_NAMES",
     "OUTPUT_NAMES",
@@ -17,4 +18,5 @@ __all__ = [
     "FusionLayer",
     "SearchSpace",
     "SupportsSuggest",
+    "describe_layer",
 ]

@@ -6,6 +6,7 @@ Indices are 0-based except in the paper's notation, which is 1-based; what they 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mfas_optuna.errors import SpaceError
@@ -20,6 +21,21 @@ softmax over parts of gates that read all parts.
 """
 OUTPUT_NAMES = ("last", "all")
 """What the head reads: h of the last layer, as in the paper, or of all layers side by side (dense connections)."""
+
+
+def describe_layer(read: Sequence[str], activation: str, operator: str = OPERATOR_NAMES[0]) -> str:
+    """Return what a fusion layer reads and does, for people.
+
+    Args:
+        read: What it reads, in words.
+        activation: Name of sigma.
+        operator: Name of the operator; concatenation, the paper's way, goes without saying.
+    """
+    reads = " + ".join(read)
+    if operator == OPERATOR_NAMES[0]:
+        return f"{reads} -> {activation}"
+    return f"{reads} -> {operator.replace('_', ' ')}, {activation}"
+
 
 _LAYER = re.compile(r"\(([^()]*)\)")
 

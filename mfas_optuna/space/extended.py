@@ -39,7 +39,8 @@ MAX_LAYERS = 200_000
 
 _CONCATENATION, _SUPERVISED = OPERATOR_NAMES.index("concatenation"), OPERATOR_NAMES.index("supervised_towers")
 _LAYER = re.compile(r"(\w+)\(([^();]*);([^();]*)\)")
-_SET = re.compile(r"best\d+|all|none")
+IS_SET = re.compile(r"best\d+|all|none")
+"""Names that are of sets of features, or of none."""
 
 
 class ExtendedSpace(SearchSpace):
@@ -64,7 +65,7 @@ class ExtendedSpace(SearchSpace):
         self._ranking: dict[str, tuple[str, ...]] | None = None
         self._choices = {}
         for modality, names in self.modalities.items():
-            taken = [name for name in names if _SET.fullmatch(name)]
+            taken = [name for name in names if IS_SET.fullmatch(name)]
             if taken:
                 raise SpaceError(
                     f"Modality {modality!r}: {taken} are names of sets of features in an extended space. Rename these "

@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial
 
 from mfas_optuna.errors import PictureError
 from mfas_optuna.features.cache import OUTPUT
-from mfas_optuna.visualization.observed import choices_of, observe
+from mfas_optuna.space import NOTHING, OPERATOR_NAMES
+from mfas_optuna.visualization.observed import choices_of, observe, without_sets
 from mfas_optuna.visualization.svg import (
     FONT_SIZE,
     GAP,
@@ -43,6 +44,9 @@ _STYLE = (
     "@media(prefers-color-scheme:dark){.mfas-network{color:var(--mfas-ink,#e8eaed)}}"
 )
 _PAPER = f".mfas-network{{background:{LIGHT}}}@media(prefers-color-scheme:dark){{.mfas-network{{background:{DARK}}}}}"
+
+
+PLAIN = OPERATOR_NAMES[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +103,12 @@ def draw_parameters(parameters: Mapping[str, Any], columns: Mapping[str, Sequenc
         return None
     stages = []
     for number in range(1, depth + 1):
-        reads = [(modality, str(parameters.get(f"layer{number}.{modality}"))) for modality in columns]
+        chosen = [(modality, str(parameters.get(f"layer{number}.{modality}"))) for modality in columns]
         activation = str(parameters.get(f"layer{number}.activation"))
-        stages.append(Stage(f"fusion {number}", activation, tuple(reads)))
-    return _drawn(stages, columns)
+        operator = str(parameters.get(f"layer{number}.operator", PLAIN))
+        reads = tuple((modality, name) for modality, name in chosen if name != NOTHING)
+        stages.append(Stage(f"fusion {number}", _joined(operator, activation), reads))
+    return _drawn(stages, columns, is_dense=parameters.get("output") == "all")
 
 
 def draw_alone(trial: FrozenTrial) -> str | None:
@@ -126,7 +132,11 @@ def draw_head(record: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -
     match record.get("kind"):
         case "network":
             stages = [
-                Stage(f"fusion {number}", f"{layer['activation']}, {width}", tuple(layer["features"].items()))
+                Stage(
+                    f"fusion {number}",
+                    f"{_joined(layer['operator'], layer['activation'])}, {width}",
+                    tuple((modality, name) for modality, names in layer["features"].items() for name in names),
+                )
                 for number, layer in enumerate(record.get("layers", ()), start=1)
             ]
         case "mlp" if isinstance(features, Sequence):
@@ -152,7 +162,12 @@ def draw_head(record: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -
         return None
     mean = "weighted mean" if record.get("how") == "weighted" else "mean"
     ends = {"towers": "sum", "late_heads": mean, "late_outputs": mean, "output": "prediction"}
-    return _drawn(stages, columns, ends.get(str(record["kind"]), ""))
+    return _drawn(stages, columns, ends.get(str(record["kind"]), ""), is_dense=record.get("output") == "all")
+
+
+def _joined(operator: str, activation: str) -> str:
+    """Return what a fusion layer does, in words; concatenation, the paper's way, goes without saying."""
+    return activation if operator == PLAIN else f"{operator.replace('_', ' ')}, {activation}"
 
 
 def _central(features: Mapping[str, Sequence[str]], width: str) -> list[Stage]:
@@ -173,14 +188,18 @@ def _given(modalities: Sequence[str]) -> list[Stage]:
 # Geometry.
 
 
-def _drawn(stages: Sequence[Stage], columns: Mapping[str, Sequence[str]], sum_of_stages: str = "") -> str:
+def _drawn(
+    stages: Sequence[Stage], columns: Mapping[str, Sequence[str]], sum_of_stages: str = "", *, is_dense: bool = False
+) -> str:
     """Return stages between the columns of their modalities as SVG.
 
     Args:
         stages: From the first to the last; each reads the one before it, unless `sum_of_stages` says otherwise.
         columns: All features of each modality.
         sum_of_stages: How stages that do not read each other are put together; empty where they do.
+        is_dense: Whether the head reads every stage, besides each the one before it.
     """
+    columns = {modality: without_sets(names) for modality, names in columns.items()}
     read = [pair for stage in stages for pair in stage.reads]
     names = {
         modality: tuple(dict.fromkeys((*columns.get(modality, ()), *(name for of, name in read if of == modality))))
@@ -218,6 +237,8 @@ def _drawn(stages: Sequence[Stage], columns: Mapping[str, Sequence[str]], sum_of
         if not sum_of_stages or position == len(stage_boxes) - 1:
             parts.append(down(box, (stage_boxes[position + 1 :] or [end_box])[0]))
         else:  # Past the stages below it.
+            parts.append(past(box, end_box, position))
+        if is_dense and position < len(stage_boxes) - 1:
             parts.append(past(box, end_box, position))
     for modality, features in names.items():
         box_x, width = places[modality]

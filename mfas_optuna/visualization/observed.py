@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from mfas_optuna import trials as records
 from mfas_optuna.errors import PictureError
 from mfas_optuna.search.steps import SearchStep
+from mfas_optuna.space import IS_SET, NOTHING
 from mfas_optuna.spec import DatasetSettings
 from mfas_optuna.target import METRIC_TITLES, METRICS
 from mfas_optuna.trials import LayerWeights, Plan
@@ -138,6 +139,11 @@ def observe(study: optuna.Study) -> Observed:
     )
 
 
+def without_sets(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the features among what may be taken of a modality, without the sets of them in an extended space."""
+    return tuple(name for name in names if NOTHING not in names or not IS_SET.fullmatch(name))
+
+
 def _metric(settings: Mapping[str, Any]) -> str:
     """Return the metric's title; `score` where a data set's settings are of another version of this program."""
     metric = settings["objective"]["metric"]
@@ -178,6 +184,7 @@ def choices_of(trials: Sequence[FrozenTrial]) -> tuple[dict[str, tuple[str, ...]
             and isinstance(distribution := trial.distributions[name], optuna.distributions.CategoricalDistribution)
         }
         activations = found.pop("activation", ())
+        found.pop("operator", ())
         if found:
             return found, activations
     return {}, ()

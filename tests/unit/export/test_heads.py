@@ -34,11 +34,32 @@ LAYOUT_3 = FeatureLayout.of_widths(
 NETWORK = NetworkSettings(
     notation="[(1,1,1),(2,1,2)]",
     layers=(
-        LayerChoice(features={"a-b": "x 1", "c": "z"}, activation="tanh"),
-        LayerChoice(features={"a-b": 'y"', "c": "z"}, activation="relu"),
+        LayerChoice(features={"a-b": ("x 1",), "c": ("z",)}, activation="tanh"),
+        LayerChoice(features={"a-b": ('y"',), "c": ("z",)}, activation="relu"),
     ),
     width=5,
 )
+_BOTH = {"a-b": ("x 1", 'y"'), "c": ("z",)}
+EXTENDED = [
+    NetworkSettings(
+        notation=f"{output}: {', '.join(operators)}",
+        layers=tuple(
+            LayerChoice(features=features, activation=activation, operator=operator)  # type: ignore[arg-type]
+            for features, activation, operator in zip(
+                (_BOTH, {"c": ("z",)}, {}), ("tanh", "relu", "gelu"), operators, strict=False
+            )
+        ),
+        output=output,  # type: ignore[arg-type]
+        width=3,
+    )
+    for operators, output in (
+        (("towers", "product"), "last"),
+        (("product", "gate", "concatenation"), "all"),
+        (("gate", "supervised_towers"), "all"),
+        (("supervised_towers", "towers", "concatenation"), "last"),
+        (("supervised_towers",), "last"),
+    )
+]
 ARGUMENTS = {"a-b": "a_b", "c": "c"}
 ARGUMENTS_3 = {**ARGUMENTS, "d": "d"}
 
@@ -132,6 +153,7 @@ def heads_of(layout: FeatureLayout, target: TargetKind) -> list[HeadSettings]:
     flat = tuple((modality, name) for modality, names in every.items() for name in names)
     last = {modality: names[-1] for modality, names in every.items()}
     return [
+        *EXTENDED,
         OutputSettings(modality="c"),
         LateOutputsSettings(modalities=tuple(every), how="mean", target=target),
         LateOutputsSettings(modalities=tuple(every), how="weighted", target=target),
