@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mfas_optuna.report.data import MethodResult, StepResult, StudyResults
+from mfas_optuna.report.kinds import best_of_each_kind
 from mfas_optuna.report.statistics import PairedDifference, paired_difference, spread
 from mfas_optuna.target import METRIC_TITLES
 
@@ -106,6 +107,7 @@ def judge(results: StudyResults) -> Verdict:
             notes.append(f"{on_sampler}.")
     notes += _on_steps([comparison for comparison in (searching, sampler) if comparison is not None])
     notes += _on_test(results, ours)
+    notes += _on_kinds([ours, *results.others])
     outcome: Outcome = "nothing_to_compare" if searching is None else searching.outcome
     return Verdict(outcome, sentence, (*_on_data(results), *notes), searching, sampler)
 
@@ -201,6 +203,26 @@ def _on_steps(comparisons: Sequence[Comparison]) -> list[str]:
                     "difference may be the second step's."
                 )
     return notes
+
+
+def _on_kinds(methods: Sequence[MethodResult]) -> list[str]:
+    """Return which kind of fusion the data wanted, by validation, and how the others did on test."""
+    best = best_of_each_kind((_counted(method).head, _validation(method)) for method in methods)
+    if len(best) < 2:
+        return []
+    (wanted, first), *others = best.items()
+    winner = methods[first]
+    compared_with = []
+    for kind, position in others:
+        difference = compared(_counted(winner), _counted(methods[position]))
+        by = "not scored on test" if difference is None else f"{points(difference.mean, signed=True)}"
+        within = "" if difference is None or difference.low is None else f" {interval(difference, signed=True)}"
+        compared_with.append(f"{kind} ({methods[position].title}) {by}{within}")
+    return [
+        f"The kind of fusion that the data wanted, by validation: {wanted} ({winner.title}, "
+        f"{_counted(winner).label}). Its best method minus that of each other kind, points on test: "
+        f"{'; '.join(compared_with)}."
+    ]
 
 
 def _on_test(results: StudyResults, ours: MethodResult) -> list[str]:

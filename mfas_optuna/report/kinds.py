@@ -1,0 +1,65 @@
+"""Which kind of fusion a stored head is, and which kind a study's data wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_OPERATORS = {
+    "concatenation": "concatenation",
+    "towers": "addition",
+    "supervised_towers": "addition",
+    "product": "multiplication",
+    "gate": "gating",
+}
+_HEADS = {"towers": "addition", "late_heads": "addition", "late_outputs": "addition", "gmu": "gating"}
+ALONE = "one modality alone"
+
+
+def kind_of_fusion(head: Mapping[str, Any]) -> str:
+    """Return how a head brings modalities together, from its record.
+
+    `concatenation`: side by side into one layer; `addition`: what each gives by itself is added up; `multiplication`:
+    their projections are multiplied; `gating`: each decides how much of the others counts; `a central network`; or
+    several of these, by the layers of a network; or `one modality alone`.
+    """
+    match head["kind"]:
+        case "network":
+            return _of_network(head["layers"], is_dense=head.get("output") == "all")
+        case "mlp":
+            return ALONE if len({modality for modality, _ in head["features"]}) == 1 else "concatenation"
+        case "output":
+            return ALONE
+        case "centralnet":
+            return "a central network"
+    return _HEADS[head["kind"]]
+
+
+def _of_network(layers: Sequence[Mapping[str, Any]], *, is_dense: bool) -> str:
+    seen: set[str] = set()  # Modalities that h of the layers so far comes from.
+    found: list[str] = []
+    for layer in layers:
+        of_layer = {modality for modality, names in layer["features"].items() if names}
+        if len(of_layer) + bool(seen) > 1 and len(of_layer | seen) > 1:
+            found.append(_OPERATORS[layer["operator"]])
+        elif is_dense and seen and of_layer - seen:
+            found.append("addition")
+        seen |= of_layer
+    kinds = list(dict.fromkeys(found))
+    if len(seen) == 1:
+        return ALONE
+    return " and ".join(kinds)
+
+
+def best_of_each_kind(methods: Iterable[tuple[Mapping[str, Any], float]]) -> dict[str, int]:
+    """Return for each kind of fusion the position of its best method, the best kind first.
+
+    Args:
+        methods: The head of each method, and its validation score.
+    """
+    scored = [(kind_of_fusion(head), score) for head, score in methods]
+    order = sorted(range(len(scored)), key=lambda position: -scored[position][1])
+    best: dict[str, int] = {}
+    for position in order:
+        best.setdefault(scored[position][0], position)
+    return best
