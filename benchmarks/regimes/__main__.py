@@ -61,7 +61,9 @@ def _run(given: argparse.Namespace) -> int:
     home = (given.home or pools_home / "regimes").absolute() / (given.space + ("-quick" if given.quick else ""))
     jobs = [
         Job(cell, draw, plan, home / cell.name / f"draw-{draw}", pools_home, spec.data_root(None))
-        for draw in range(n_draws)  # So that every cell has some draws early.
+        for draw in range(
+            settings.FIRST_DRAW, settings.FIRST_DRAW + n_draws
+        )  # So that every cell has some draws early.
         for cell in settings.cells(given.regimes, sizes)
     ]
     print(f"{len(jobs)} draws in {home}; {machine()}", flush=True)
