@@ -16,7 +16,7 @@ import torch
 from optuna.trial import TrialState
 
 from mfas_optuna import trials as records
-from mfas_optuna.errors import MfasError
+from mfas_optuna.errors import FusionShapeError, MfasError, SpecError
 from mfas_optuna.failpoints import reach
 from mfas_optuna.features.cache import FeatureSet
 from mfas_optuna.fusion.layers import joined_width
@@ -150,6 +150,7 @@ class TrialRunner:
             metric=spec.metric,
             is_balanced=spec.is_balanced,
         )
+        self._check_budget()
         self._widths: dict[Architecture, int] = {}  # Of networks that were measured against the budget.
         self._most: int | None = None  # Networks that memory has been found to allow at once.
         self._lineage: dict[int, tuple[Order, list[LayerRecord]]] = {}
@@ -168,9 +169,14 @@ class TrialRunner:
             trials: Trials just asked for, in the order of their slots.
             interruptible: Gives a context in which a signal may raise at once (True), or not (False).
         """
-        assignments = [self._assign(study, trial) for trial in trials]
-        earlier = self._earlier(study)
+        assignments: list[_Assignment] = []
         ended: list[tuple[optuna.Trial, Outcome]] = []
+        for trial in trials:
+            try:
+                assignments.append(self._assign(study, trial))
+            except FusionShapeError as error:  # It cannot meet the budget: of this network alone.
+                ended.append((trial, error.with_traceback(None)))
+        earlier = self._earlier(study)
         for indices in self._rounds(assignments):
             members = [assignments[index] for index in indices]
             outcomes = self._train(study, members, earlier, interruptible)
@@ -234,6 +240,21 @@ class TrialRunner:
             rows = torch.Generator().manual_seed(seed)
             train_jointly(members, self._data, self._space, self._spec.training, order=rows)
         return time.perf_counter() - started
+
+    def _check_budget(self) -> None:
+        """Refuse a budget that not even the smallest network meets."""
+        budget = self._spec.fusion.n_parameters
+        if budget is None:
+            return
+        widths = self._features.layout.widths(self._space)
+        narrowest = [min(width for width in of_modality if width > 0) for of_modality in widths]
+        read = sum(narrowest) if self._space.kind == "paper" else min(narrowest)
+        least = read + 1 + 2 * self._features.target.n_outputs
+        if least > budget:
+            raise SpecError([
+                f"fusion.n_parameters: no network has so few weights and biases; the smallest, with one layer of width "
+                f"1, has {least}. Expected {least} at least, found {budget}."
+            ])  # fmt: skip
 
     # Which trials go together.
 

@@ -21,7 +21,8 @@ def kind_of_fusion(head: Mapping[str, Any]) -> str:
 
     `concatenation`: side by side into one layer; `addition`: what each gives by itself is added up; `multiplication`:
     their projections are multiplied; `gating`: each decides how much of the others counts; `a central network`; or
-    several of these, by the layers of a network; or `one modality alone`.
+    several of these, by the layers of a network; or `one modality alone`. A head of a kind that is not known here is
+    called by its own name.
     """
     match head["kind"]:
         case "network":
@@ -32,7 +33,7 @@ def kind_of_fusion(head: Mapping[str, Any]) -> str:
             return ALONE
         case "centralnet":
             return "a central network"
-    return _HEADS[head["kind"]]
+    return _HEADS.get(head["kind"], str(head["kind"]))
 
 
 def _of_network(layers: Sequence[Mapping[str, Any]], *, is_dense: bool) -> str:
@@ -45,10 +46,7 @@ def _of_network(layers: Sequence[Mapping[str, Any]], *, is_dense: bool) -> str:
         elif is_dense and seen and of_layer - seen:
             found.append("addition")
         seen |= of_layer
-    kinds = list(dict.fromkeys(found))
-    if len(seen) == 1:
-        return ALONE
-    return " and ".join(kinds)
+    return " and ".join(dict.fromkeys(found)) or ALONE
 
 
 def best_of_each_kind(methods: Iterable[tuple[Mapping[str, Any], float]]) -> dict[str, int]:

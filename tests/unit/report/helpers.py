@@ -23,8 +23,8 @@ NETWORK = {"kind": "network", "notation": "[(1,1,1),(2,1,2)]", "layers": [], "wi
 FOUND = {
     **NETWORK,
     "layers": [
-        {"features": {"audio": "conv1", "image": "conv2"}, "activation": "relu"},
-        {"features": {"audio": "conv2", "image": "conv1"}, "activation": "tanh"},
+        {"features": {"audio": ["conv1"], "image": ["conv2"]}, "activation": "relu", "operator": "concatenation"},
+        {"features": {"audio": ["conv2"], "image": ["conv1"]}, "activation": "tanh", "operator": "concatenation"},
     ],
 }
 ARGUMENTS = "--study digits"

@@ -71,7 +71,7 @@ def test_what_is_on_the_page(stored: Database) -> None:
     page = rendered(results, stored)
     said = [
         "Was the search worth it? ", judge(results).sentence, "second line of the card",
-        "fusion 2: tanh of audio conv2 + image conv1 + fusion 1",
+        "fusion 2: audio conv2 + image conv1 + fusion 1 -> tanh",
         "This kind of head is not drawn.", '"samples_per_step": 15', "0.9050 ± 0.0071",
         "mfas-optuna search --study digits && mfas-optuna train --study digits --seeds 2 --no-unfrozen && mfas-optuna "
         "baselines --study digits --seeds 2 --no-unfrozen && mfas-optuna report --study digits -o report.html",

@@ -124,7 +124,13 @@ def test_names_that_are_long_or_hostile() -> None:
             {
                 "kind": "network",
                 "notation": "[(1,1,1)]",
-                "layers": [{"features": {"audio": "a1", "image": "i1"}, "activation": "gelu"}],
+                "layers": [
+                    {
+                        "features": {"audio": ["a1"], "image": ["i1"]},
+                        "activation": "gelu",
+                        "operator": "concatenation",
+                    }
+                ],
                 "width": 9,
             },
             "gelu, width 9",
@@ -157,3 +163,28 @@ def test_what_has_no_drawing() -> None:
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     with pytest.raises(PictureError, match=r"trial 0 names no network. Expected the parameters depth"):
         draw_network(study)
+
+
+def test_networks_of_the_extended_space() -> None:
+    parameters = {
+        "depth": 2, "output": "all",
+        "layer1.audio": "a1", "layer1.image": "all", "layer1.activation": "tanh", "layer1.operator": "product",
+        "layer2.audio": "none", "layer2.image": "i2", "layer2.activation": "relu",
+        "layer2.operator": "supervised_towers",
+    }  # fmt: skip
+    columns = {"audio": ("a1", "a2", "best2", "all", "none"), "image": ("i1", "i2", "all", "none")}
+    drawn = draw_parameters(parameters, columns)
+    assert drawn is not None
+    shown = texts(drawn)
+    assert "product, tanh" in shown
+    assert "supervised towers, relu" in shown
+    assert "all" in shown  # Of what is taken; sets that are not taken are not drawn.
+    assert "none" not in shown
+    assert "best2" not in shown
+    label = ElementTree.fromstring(drawn).attrib["aria-label"]
+    assert label == (
+        "fusion 1 (product, tanh) reads audio a1, image all; fusion 2 (supervised towers, relu) reads image i2"
+    )
+    chain = draw_parameters({**parameters, "output": "last"}, columns)
+    assert chain is not None
+    assert chain.count("<path") == drawn.count("<path") - 2  # The first layer's line past the second, and its head.
