@@ -196,8 +196,8 @@ class ExtendedSpace(SearchSpace):
     # Notation.
 
     def notation(self, architecture: Architecture) -> str:
-        """Return such as `[towers(conv5,best2;tanh),concatenation(none,none;relu)]`, then `all` where the head reads
-        all layers.
+        """Return such as `towers(conv5,best2;tanh) > concatenation(none,none;relu)`, then `> all` where the head reads
+        all layers. Without square brackets, which terminals' markup would take for its own.
 
         Raises:
             SpaceError: The architecture is not in this space.
@@ -209,8 +209,7 @@ class ExtendedSpace(SearchSpace):
                 choices[feature] for choices, feature in zip(self._choices.values(), layer.features, strict=True)
             )
             layers.append(f"{self.operators[layer.operator]}({names};{self.activations[layer.activation]})")
-        ending = " " + self.outputs[architecture.output] if architecture.output else ""
-        return f"[{','.join(layers)}]{ending}"
+        return " > ".join([*layers, *([self.outputs[architecture.output]] if architecture.output else [])])
 
     def from_notation(self, text: str) -> Architecture:
         """Read what `notation` wrote; spaces do not matter.
@@ -219,12 +218,12 @@ class ExtendedSpace(SearchSpace):
             SpaceError: The text names no architecture of this space.
         """
         compact = re.sub(r"\s+", "", text)
-        inside, closing, ending = compact.removeprefix("[").rpartition("]")
-        groups = _LAYER.findall(inside)
-        whole = ",".join(f"{operator}({names};{activation})" for operator, names, activation in groups)
-        if not groups or not closing or not compact.startswith("[") or whole != inside:
-            raise SpaceError(f"Expected a notation like [towers(conv5,best2;tanh)], found {text!r}.")
-        parameters: dict[str, Any] = {"depth": len(groups), "output": ending or self.outputs[0]}
+        written = compact.split(">")
+        ending = written.pop() if written[-1] in self.outputs else self.outputs[0]
+        groups = [match.groups() for match in map(_LAYER.fullmatch, written) if match]
+        if not groups or len(groups) != len(written):
+            raise SpaceError(f"Expected a notation like towers(conv5,best2;tanh), found {text!r}.")
+        parameters: dict[str, Any] = {"depth": len(groups), "output": ending}
         for number, (operator, names, activation) in enumerate(groups, start=1):
             chosen = names.split(",")
             if len(chosen) != len(self._choices):

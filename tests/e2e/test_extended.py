@@ -38,14 +38,16 @@ def test_from_the_simple_ways_to_fuse_to_an_exported_network(extended: Cli) -> N
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{extended.home / 'mfas.db'}")
     notations = [trial.user_attrs["architecture"] for trial in study.trials]
     assert notations[:3] == [
-        "[concatenation(all,all;relu)]",
-        "[concatenation(all,all;relu),concatenation(none,none;relu)]",
-        "[concatenation(conv2,conv2;relu)]",
+        "concatenation(all,all;relu)",
+        "concatenation(all,all;relu) > concatenation(none,none;relu)",
+        "concatenation(conv2,conv2;relu)",
     ]
     assert len(set(notations)) == len(notations) == 22
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
     assert max(trial.user_attrs["depth"] for trial in study.trials if "depth" in trial.user_attrs) == 2
     best = json.loads(searched.stdout)["best"]
+    status = extended.run("status", "--study", "tiny")
+    assert best[0]["architecture"] in status.stdout  # Not taken for markup.
     assert best[0]["score"] == max(trial.value for trial in study.trials if trial.value is not None)
 
     trained = extended.run(
@@ -87,7 +89,7 @@ def test_samplers_of_optuna_begin_with_the_same_networks(extended: Cli, sampler:
     searched = extended.run("search", "--study", "tiny", "--sampler", sampler)
     assert searched.returncode == 0, searched.stderr
     study = optuna.load_study(study_name=f"tiny-{sampler}", storage=f"sqlite:///{extended.home / 'mfas.db'}")
-    assert study.trials[0].user_attrs["architecture"] == "[concatenation(all,all;relu)]"
+    assert study.trials[0].user_attrs["architecture"] == "concatenation(all,all;relu)"
     assert sum(trial.state.name == "COMPLETE" for trial in study.trials) == 22
 
 

@@ -65,12 +65,12 @@ def test_notation() -> None:
     }  # fmt: skip
     architecture = SPACE.from_parameters(parameters)
     assert architecture is not None
-    text = "[product(a4,all;tanh),concatenation(none,none;relu)] all"
+    text = "product(a4,all;tanh) > concatenation(none,none;relu) > all"
     assert SPACE.notation(architecture) == text
     assert SPACE.from_notation(f" {text} ") == architecture
     assert SPACE.parameters(architecture) == parameters
     assert architecture.parent is not None
-    assert SPACE.notation(architecture.parent) == "[product(a4,all;tanh)]"
+    assert SPACE.notation(architecture.parent) == "product(a4,all;tanh)"
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,14 @@ def test_notation() -> None:
     [
         ("(1,1,1)", "Expected a notation like"),
         ("[(1,1,1)]", "Expected a notation like"),
-        ("[product(a4;tanh)]", "a choice for each of"),
-        ("[product(a9,i1;tanh)]", "names no architecture of this space"),
-        ("[product(none,none;tanh)]", "names no architecture of this space"),
-        ("[product(a1,none;tanh)]", "names no architecture of this space"),
-        ("[towers(a1,i1;tanh)] all", "names no architecture of this space"),
-        ("[towers(a1,i1;tanh)] some", "names no architecture of this space"),
+        ("product(a4;tanh)", "a choice for each of"),
+        ("product(a9,i1;tanh)", "names no architecture of this space"),
+        ("product(none,none;tanh)", "names no architecture of this space"),
+        ("product(a1,none;tanh)", "names no architecture of this space"),
+        ("towers(a1,i1;tanh) > all", "names no architecture of this space"),
+        ("towers(a1,i1;tanh) > some", "Expected a notation like"),
+        ("[towers(a1,i1;tanh)]", "Expected a notation like"),
+        ("all", "Expected a notation like"),
     ],
 )
 def test_other_notations_are_refused(text: str, message: str) -> None:
@@ -155,19 +157,19 @@ def test_any_sampler_of_optuna_can_search_it() -> None:
 def test_simple_ways_to_fuse_are_architectures() -> None:
     notations = [SPACE.notation(architecture) for architecture in fixed_architectures(SPACE)]
     assert notations == [
-        "[concatenation(all,all;relu)]",
-        "[concatenation(all,all;relu),concatenation(none,none;relu)]",
-        "[concatenation(best2,all;relu)]",
-        "[concatenation(best3,all;relu)]",
-        "[concatenation(a4,i2;relu)]",
-        "[towers(all,all;relu)]",
-        "[supervised_towers(all,all;relu)]",
-        "[supervised_towers(best2,all;relu)]",
-        "[supervised_towers(best3,all;relu)]",
-        "[product(all,all;relu)]",
-        "[product(a4,i2;relu)]",
-        "[gate(a4,i2;tanh)]",
-        "[concatenation(all,none;relu)]",
-        "[concatenation(none,all;relu)]",
+        "concatenation(all,all;relu)",
+        "concatenation(all,all;relu) > concatenation(none,none;relu)",
+        "concatenation(best2,all;relu)",
+        "concatenation(best3,all;relu)",
+        "concatenation(a4,i2;relu)",
+        "towers(all,all;relu)",
+        "supervised_towers(all,all;relu)",
+        "supervised_towers(best2,all;relu)",
+        "supervised_towers(best3,all;relu)",
+        "product(all,all;relu)",
+        "product(a4,i2;relu)",
+        "gate(a4,i2;tanh)",
+        "concatenation(all,none;relu)",
+        "concatenation(none,all;relu)",
     ]
     assert fixed_architectures(PAPER) == []

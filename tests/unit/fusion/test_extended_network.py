@@ -92,12 +92,12 @@ def named(text: str) -> Architecture:
 
 def test_towers_that_are_supervised_have_outputs_of_their_own() -> None:
     for text, n_auxiliary, n_own in (
-        ("[towers(a1,i1,none;relu)]", 0, 0),
-        ("[supervised_towers(a1,i1,none;relu)]", 2, 0),
-        ("[supervised_towers(a1,none,none;relu)]", 1, 0),
-        ("[supervised_towers(a1,i1,t1;relu),product(a1,none,none;tanh)]", 3, 1),
-        ("[supervised_towers(a1,i1,t1;relu),product(a1,none,none;tanh)] all", 3, 0),
-        ("[concatenation(a1,i1,t1;relu),supervised_towers(a1,none,none;tanh)]", 2, 0),
+        ("towers(a1,i1,none;relu)", 0, 0),
+        ("supervised_towers(a1,i1,none;relu)", 2, 0),
+        ("supervised_towers(a1,none,none;relu)", 1, 0),
+        ("supervised_towers(a1,i1,t1;relu) > product(a1,none,none;tanh)", 3, 1),
+        ("supervised_towers(a1,i1,t1;relu) > product(a1,none,none;tanh) > all", 3, 0),
+        ("concatenation(a1,i1,t1;relu) > supervised_towers(a1,none,none;tanh)", 2, 0),
     ):
         network = build(named(text))
         assert len(network.outputs(parts_of(named(text), rows(2)[0])).auxiliary) == n_auxiliary, text
@@ -106,18 +106,18 @@ def test_towers_that_are_supervised_have_outputs_of_their_own() -> None:
 
 def test_towers_outputs_add_up_to_the_networks() -> None:
     """The shares of two towers add up to the output, whose bias counts once."""
-    architecture = named("[supervised_towers(all,all,none;tanh)]")
+    architecture = named("supervised_towers(all,all,none;tanh)")
     network = build(architecture)
     outputs = network.outputs(parts_of(architecture, rows(5)[0]))
     assert torch.allclose(sum(outputs.auxiliary) - network.head.bias, outputs.fused_BC)
 
 
 GROUP = [
-    "[concatenation(all,all,t1;relu)]",
-    "[concatenation(all,none,t1;relu),concatenation(none,none,none;tanh)]",
-    "[supervised_towers(best2,i1,none;tanh),product(none,i2,none;identity)]",
-    "[gate(a1,i2,t1;tanh),towers(none,none,t1;relu),supervised_towers(a3,i1,none;relu)] all",
-    "[product(a1,i1,t1;identity)]",
+    "concatenation(all,all,t1;relu)",
+    "concatenation(all,none,t1;relu) > concatenation(none,none,none;tanh)",
+    "supervised_towers(best2,i1,none;tanh) > product(none,i2,none;identity)",
+    "gate(a1,i2,t1;tanh) > towers(none,none,t1;relu) > supervised_towers(a3,i1,none;relu) > all",
+    "product(a1,i1,t1;identity)",
 ]
 
 
@@ -165,7 +165,7 @@ def test_states_go_in_and_out() -> None:
 
 def test_a_group_of_columns_that_do_not_fit() -> None:
     with pytest.raises(FusionShapeError, match=r"Expected columns of widths \[\[2, 4, 3\]\], found \[\[2, 4\]\]"):
-        MixedFusion([build(named("[product(a1,i1,t1;relu)]"))], [[[(slice(0, 2),), (slice(6, 10),), ()]]])
+        MixedFusion([build(named("product(a1,i1,t1;relu)"))], [[[(slice(0, 2),), (slice(6, 10),), ()]]])
     with pytest.raises(FusionShapeError, match="found 0 networks"):
         MixedFusion([], [])
 
@@ -178,18 +178,18 @@ def test_the_widest_network_within_a_budget(text: str) -> None:
 
 def test_a_budget_that_no_width_meets() -> None:
     with pytest.raises(FusionShapeError, match=r"budget of 20 parameters: it has 22 with a width of 1"):
-        width_within(20, lambda width: build(named("[product(all,all,none;relu)]"), width))
+        width_within(20, lambda width: build(named("product(all,all,none;relu)"), width))
 
 
 def test_what_a_layer_reads_is_checked() -> None:
-    network = build(named("[product(a1,i1,none;relu)]"))
+    network = build(named("product(a1,i1,none;relu)"))
     wrong: Sequence[Sequence[Tensor]] = [[torch.zeros(2, 2), torch.zeros(2, 3)]]
     with pytest.raises(FusionShapeError, match=r"Layer 1: expected parts of widths \[2, 4\], found \[2, 3\]"):
         network(wrong)
 
 
 def test_the_loss_of_a_group_is_of_classes_unless_told() -> None:
-    architecture = named("[gate(a1,i1,none;tanh)]")
+    architecture = named("gate(a1,i1,none;tanh)")
     network, (rows_BF, labels) = build(architecture), rows(4)
     losses_N = MixedFusion([network], [reads_of(architecture)]).gradient(rows_BF, labels)
     logits = network(parts_of(architecture, rows_BF))

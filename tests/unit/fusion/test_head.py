@@ -74,7 +74,7 @@ def test_outputs_of_backbones_are_no_features_of_a_space() -> None:
 def test_layers_may_begin_with_any_modality() -> None:
     """A first layer that takes nothing of the first modality does not change in which order others are read."""
     space = ExtendedSpace({"audio": ["a1", "a2"], "image": ["b1", "b2"]}, ["relu"], max_depth=2)
-    architecture = space.from_notation("[concatenation(none,b1;relu),towers(a2,all;relu)] all")
+    architecture = space.from_notation("concatenation(none,b1;relu) > towers(a2,all;relu) > all")
     found = NetworkSettings.of(architecture, space, 3)
     assert found.reads() == (("image", "b1"), ("audio", "a2"), ("image", "b2"))
     head = found.build(LAYOUT, 4, dropout=0.0, generator=torch.Generator().manual_seed(0)).eval()

@@ -77,7 +77,7 @@ def test_the_recurrent_surrogate_reads_it() -> None:
 def test_the_search_goes_on_from_networks_that_were_given_first() -> None:
     sampler = MFASSampler(SPACE, n_iterations=1, samples_per_step=4, seed=0)
     study = make_study(sampler)
-    given = SPACE.from_notation("[gate(a1,i2;tanh)]")
+    given = SPACE.from_notation("gate(a1,i2;tanh)")
     study.enqueue_trial(SPACE.parameters(given))
     study.optimize(lambda trial: 10.0 if SPACE.suggest(trial).layers[0] == given.layers[0] else 0.0, n_trials=9)
     deeper = [SPACE.architecture(proposal_of(trial).network) for trial in study.trials[5:]]
