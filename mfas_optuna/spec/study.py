@@ -306,6 +306,15 @@ class StudySpec(Settings):
         )
         values["fusion"]["sharing"] = self.sharing()
         values["fusion"]["width"] = self.fusion.fixed_width
+        # What came later and changes nothing here is left out, so that a study that was begun before goes on.
+        for table, key, is_idle in (
+            ("space", "kind", self.space.kind == "paper"),
+            ("fusion", "n_parameters", self.fusion.n_parameters is None),
+            ("training", "min_steps", self.training.min_steps == 0),
+            ("training", "auxiliary_weight", self.space.kind == "paper"),
+        ):
+            if is_idle:
+                del values[table][key]
         return values
 
     def n_trials_planned(self) -> int:

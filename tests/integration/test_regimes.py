@@ -93,7 +93,7 @@ def test_the_command_prints_what_was_found_before(
     result = run(job, print)
     monkeypatch.setattr("benchmarks.regimes.__main__.Plan", lambda **_: PLAN)
     monkeypatch.setenv("MFAS_HOME", str(tmp_path / "unused"))
-    for draw in range(2):
+    for draw in (1, 2):  # Draw 0 is no draw of the command.
         shutil.copytree(job.folder, tmp_path / "paper-quick" / "three-100" / f"draw-{draw}", dirs_exist_ok=True)
         folder = tmp_path / "paper-quick" / "three-100" / f"draw-{draw}"
         (folder / "result.json").write_text(json.dumps({**result, "draw": draw}))
@@ -106,7 +106,7 @@ def test_the_command_prints_what_was_found_before(
     assert "| three-100 " in printed
     assert "(iii)" in printed
     figures = json.loads((tmp_path / "paper-quick" / "figures.json").read_text())
-    assert [one["draw"] for one in figures["draws"]] == [0, 1]
+    assert [one["draw"] for one in figures["draws"]] == [1, 2]
     assert (tmp_path / "paper-quick" / "table.md").read_text() in printed + "\n"
 
 

@@ -295,3 +295,18 @@ def test_algorithm_1_to_the_letter_cannot_maximise_r2() -> None:
     with pytest.raises(ValidationError, match=r"expected calibrated, since Algorithm 1 needs scores from 0 to 1"):
         StudySpec.model_validate({**values, "search": {"mode": "paper"}})
     assert StudySpec.model_validate({**values, "search": {"sampler": "random", "mode": "paper", "n_trials": 3}})
+
+
+def test_what_a_study_does_not_use_is_not_in_its_settings() -> None:
+    """So that a study that was begun before there was an extended space goes on."""
+    spec = load_spec(settings.find_study("digits"))
+    values = spec.scientific()
+    assert "kind" not in values["space"]
+    assert "n_parameters" not in values["fusion"]
+    assert not values["training"].keys() & {"min_steps", "auxiliary_weight"}
+    extended = load_spec(settings.find_study("digits-extended")).scientific()
+    assert extended["space"]["kind"] == "extended"
+    assert extended["fusion"]["n_parameters"] == 5000
+    assert extended["fusion"]["width"] is None
+    assert extended["training"]["min_steps"] == 300
+    assert extended["training"]["auxiliary_weight"] == 0.5
