@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 
 from mfas_optuna.errors import PictureError
 from mfas_optuna.features.cache import OUTPUT
-from mfas_optuna.space import NOTHING, OPERATOR_NAMES
+from mfas_optuna.space import IS_SET, NOTHING, OPERATOR_NAMES
 from mfas_optuna.visualization.observed import choices_of, observe, without_sets
 from mfas_optuna.visualization.svg import (
     FONT_SIZE,
@@ -248,7 +248,8 @@ def _drawn(
         chosen = {name for of, name in read if of == modality}
         for row, name in enumerate(features):
             box = boxes[modality, name]
-            if row:
+            is_set = name not in columns.get(modality, ()) and IS_SET.fullmatch(name)
+            if row and not is_set:
                 parts.append(down(boxes[modality, features[row - 1]], box, faint=True))
             parts.append(feature_box(box, name, colours[modality] if name in chosen else ""))
     for stage, box in zip(stages, stage_boxes, strict=True):
