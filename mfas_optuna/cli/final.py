@@ -42,7 +42,8 @@ Parameters = Annotated[
     typer.Option(
         "--parameters",
         min=1,
-        help="What each network may learn at most: its width follows from that, in place of --width.",
+        help="What each network may learn at most: its width follows from that, in place of --width \\[default: "
+        "fusion.n_parameters, if the study has it].",
     ),
 ]
 Methods = Annotated[

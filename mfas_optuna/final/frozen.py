@@ -259,5 +259,9 @@ def common_settings(spec: StudySpec, features: str, n_parameters: int | None = N
         **({} if n_parameters is None else {"n_parameters": n_parameters}),
         "features": features,
         "tuning_seeds": tuning_seeds(spec.final),
-        "training": spec.final.model_dump(mode="json", exclude={"widths", "recipes", "n_tuning_seeds"}),
+        "training": spec.final.model_dump(
+            mode="json",
+            # What came later and changes nothing is left out, so that what was begun before goes on.
+            exclude={"widths", "recipes", "n_tuning_seeds"} | ({"min_steps"} if spec.final.min_steps == 0 else set()),
+        ),
     }

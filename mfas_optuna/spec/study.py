@@ -82,7 +82,8 @@ class FusionSettings(Settings):
     width: int | None = Field(default=None, ge=1)
     """Rows of every W_l; the paper searches with a reduced size. Absent: 16, unless `n_parameters` is given."""
     n_parameters: int | None = Field(default=None, ge=1)
-    """What a network may have of weights and biases, all told: each is as wide as that allows. In place of `width`."""
+    """What a network may have of weights and biases, all told: each is as wide as that allows. In place of `width`; in
+    final training too, in place of `final.widths`."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping an activation between a fusion layer and what reads it."""
     sharing: Literal["sequential", "snapshot"] | None = None

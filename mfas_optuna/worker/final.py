@@ -41,7 +41,8 @@ class FinalRequest:
         widths: Rows of every W_l, each of which is tried; None: the study's.
         n_unfrozen_seeds: Seeds that are trained together with the backbones too; 0: the second step is left out.
         n_parameters: What each network may learn at most: its width is the largest with so many weights and biases, 1
-            at least. None: networks of searches have the widths, and simple fusion as many parameters as the search's.
+            at least. None: as the study's `fusion.n_parameters`; where there is none, or widths are asked for, networks
+            of searches have the widths, and simple fusion as many parameters as the search's.
         methods: Names of those to compare with; None: all.
     """
 
@@ -52,6 +53,13 @@ class FinalRequest:
     n_unfrozen_seeds: int = 0
     n_parameters: int | None = None
     methods: tuple[str, ...] | None = None
+
+    @property
+    def budget(self) -> int | None:
+        """What each network may learn at most, as asked for or as the study says; None where widths count."""
+        if self.n_parameters is not None or self.widths is not None:
+            return self.n_parameters
+        return self.search.spec.fusion.n_parameters
 
     def __post_init__(self) -> None:
         if self.widths is not None and self.n_parameters is not None:
@@ -176,14 +184,14 @@ def _train(request: FinalRequest, listener: Listener, processes: Processes) -> F
                 f"Study {request.search.study_name!r} has no complete trial. Run `mfas-optuna search` first."
             )
         step = opened.frozen_step()
-        found = step.run([method], n_seeds=request.n_seeds, n_parameters=request.n_parameters)
+        found = step.run([method], n_seeds=request.n_seeds, n_parameters=request.budget)
         return opened.outcome(found, opened.unfrozen(step, found))
 
 
 def _train_baselines(request: FinalRequest, listener: Listener, processes: Processes) -> FinalOutcome:
     found_by_others = []
     with _opened(request, listener, processes) as opened:
-        n_parameters = request.n_parameters
+        n_parameters = request.budget
         if n_parameters is None:
             ours = opened.chosen(request.spec.search.sampler)
             n_parameters = next(iter(ours.by_seed.values())).result.n_parameters
@@ -199,7 +207,7 @@ def _train_baselines(request: FinalRequest, listener: Listener, processes: Proce
     with _opened(request, listener, processes) as opened:
         step = opened.frozen_step()
         searched = [method for method in found_by_others if method is not None]
-        found = step.run(searched, n_seeds=request.n_seeds, n_parameters=request.n_parameters)
+        found = step.run(searched, n_seeds=request.n_seeds, n_parameters=request.budget)
         if fixed:
             listener.say(f"Simple fusion, each of at most {n_parameters:,} parameters")
             found |= step.run(fixed, n_seeds=request.n_seeds, n_parameters=n_parameters)
@@ -393,7 +401,7 @@ def _check_features(stored: str | None, prepared: Prepared) -> None:
 
 def _claim(final: optuna.Study, request: FinalRequest, prepared: Prepared) -> None:
     """Record what the final trainings have in common; refuse to mix them with those of other settings."""
-    given = common_settings(request.spec, prepared.fingerprint, request.n_parameters)
+    given = common_settings(request.spec, prepared.fingerprint, request.budget)
     stored = finals.read_settings(final)
     if stored is None:
         finals.write_settings(final, given)
