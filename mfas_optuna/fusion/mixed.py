@@ -84,7 +84,7 @@ class MixedFusion:
                 else [self._gathered(slices, known) for slices in of_layer]
                 for operator, of_layer in zip(network.operators, taken, strict=True)
             ])  # fmt: skip
-        self._losses: dict[tuple[int, int], tuple[Tensor, LossByHand]] = {}
+        self._losses: dict[int, tuple[Tensor, LossByHand, Tensor, Tensor]] = {}  # By the number of samples.
 
     def _gathered(self, slices: Sequence[slice], known: dict[tuple[tuple[int, int], ...], int]) -> int:
         spans = _merged(slices)
@@ -155,28 +155,30 @@ class MixedFusion:
         self.flat.grad.zero_()
         outputs = self._outputs(rows_BF, dropout_generators)
         tensors = [each.fused_BC for each in outputs]
-        weights = [1.0] * len(tensors)
-        owners = list(range(len(tensors)))
         if self._auxiliary_weight > 0:
-            for number, each in enumerate(outputs):
-                tensors += each.auxiliary
-                weights += [self._auxiliary_weight / len(each.auxiliary) for _ in each.auxiliary]
-                owners += [number for _ in each.auxiliary]
-        kind = len(tensors), len(rows_BF)
-        if kind not in self._losses:
-            buffer = rows_BF.new_empty(len(tensors), tensors[0].shape[1], len(rows_BF))
-            self._losses[kind] = buffer, self._loss.by_hand(buffer)
-        outputs_ACB, loss = self._losses[kind]
+            tensors += [auxiliary for each in outputs for auxiliary in each.auxiliary]
+        n_samples = len(rows_BF)
+        if n_samples not in self._losses:
+            self._losses[n_samples] = self._prepared(outputs, tensors)
+        outputs_ACB, loss, weight_A, owner_A = self._losses[n_samples]
         with torch.no_grad():
             torch.stack([each.t() for each in tensors], out=outputs_ACB)
-            losses_A = loss(labels) * rows_BF.new_tensor(weights)
-            gradients = [
-                d_CB.t() if weight == 1.0 else d_CB.t() * weight
-                for d_CB, weight in zip(loss.d_outputs_NCB, weights, strict=True)
-            ]
-        torch.autograd.backward(tensors, gradients)
-        sums_N = losses_A.new_zeros(len(outputs))
-        return sums_N.index_add_(0, torch.tensor(owners, device=sums_N.device), losses_A)
+            losses_A = loss(labels) * weight_A
+            d_ACB = loss.d_outputs_NCB * weight_A[:, None, None]
+        torch.autograd.backward(tensors, [d_CB.t() for d_CB in d_ACB])
+        return losses_A.new_zeros(len(outputs)).index_add_(0, owner_A, losses_A)
+
+    def _prepared(
+        self, outputs: Sequence[HeadOutputs], tensors: Sequence[Tensor]
+    ) -> tuple[Tensor, LossByHand, Tensor, Tensor]:
+        """Return a buffer for all outputs, their loss, and the weight and the network of each, (A,)."""
+        n_auxiliary = [len(each.auxiliary) for each in outputs] if len(tensors) > len(outputs) else []
+        weights = [1.0] * len(outputs) + [self._auxiliary_weight / n for n in n_auxiliary for _ in range(n)]
+        owners = [*range(len(outputs)), *(number for number, n in enumerate(n_auxiliary) for _ in range(n))]
+        n_samples, n_outputs = tensors[0].shape
+        buffer = tensors[0].new_empty(len(tensors), n_outputs, n_samples)
+        owner_A = torch.tensor(owners, device=buffer.device)
+        return buffer, self._loss.by_hand(buffer), buffer.new_tensor(weights), owner_A
 
     def _outputs(self, rows_BF: Tensor, generators: Sequence[torch.Generator] | None) -> list[HeadOutputs]:
         gathered = [
