@@ -47,6 +47,10 @@ class FusionShapeError(MfasError, ValueError):
     """A tensor's width differs from the one that a fusion layer was built for."""
 
 
+class BudgetError(FusionShapeError):
+    """A network has more weights and biases than its budget allows, whatever its width."""
+
+
 class OutputShapeError(MfasError, ValueError):
     """A network's output is not what its target needs, one row of outputs for each sample.
 

@@ -16,7 +16,7 @@ import torch
 from optuna.trial import TrialState
 
 from mfas_optuna import trials as records
-from mfas_optuna.errors import FusionShapeError, MfasError, SpecError
+from mfas_optuna.errors import BudgetError, MfasError, SpecError
 from mfas_optuna.failpoints import reach
 from mfas_optuna.features.cache import FeatureSet
 from mfas_optuna.fusion.layers import joined_width
@@ -138,7 +138,7 @@ class TrialRunner:
         """
         self._spec = spec
         self._progress = progress
-        self._space = space or spec.search_space()
+        self._space = spec.search_space() if space is None else space
         self._sharing = spec.sharing()
         self._features = features
         self._store = store
@@ -174,8 +174,9 @@ class TrialRunner:
         for trial in trials:
             try:
                 assignments.append(self._assign(study, trial))
-            except FusionShapeError as error:  # It cannot meet the budget: of this network alone.
-                ended.append((trial, error.with_traceback(None)))
+            except BudgetError as error:  # Of this network alone.
+                _log.warning("Trial %d is pruned: %s", trial.number, error)
+                ended.append((trial, optuna.TrialPruned(str(error))))
         earlier = self._earlier(study)
         for indices in self._rounds(assignments):
             members = [assignments[index] for index in indices]
@@ -194,7 +195,7 @@ class TrialRunner:
         """Return a fresh fusion network of this study on its device.
 
         Raises:
-            FusionShapeError: It cannot meet the study's budget of parameters.
+            BudgetError: It cannot meet the study's budget of parameters.
         """
         return self._build(architecture, self.width(architecture), generator).to(self._device)
 
@@ -202,7 +203,7 @@ class TrialRunner:
         """Return H of a network: the study's, or what its budget of parameters allows.
 
         Raises:
-            FusionShapeError: The network has more parameters whatever its width.
+            BudgetError: The network has more parameters whatever its width.
         """
         fusion = self._spec.fusion
         if fusion.n_parameters is None:
@@ -213,6 +214,13 @@ class TrialRunner:
                 fusion.n_parameters, lambda width: self._build(architecture, width, torch.Generator())
             )
         return self._widths[architecture]
+
+    def _meets_budget(self, architecture: Architecture) -> bool:
+        try:
+            self.width(architecture)
+        except BudgetError:
+            return False
+        return True
 
     def _build(self, architecture: Architecture, width: int, generator: torch.Generator) -> FusionNetwork:
         return FusionNetwork(
@@ -226,7 +234,13 @@ class TrialRunner:
         )
 
     def time_group(self, architectures: Sequence[Architecture], seed: int) -> float:
-        """Return the seconds that brief training of networks of one step takes; nothing is recorded."""
+        """Return the seconds that brief training of networks of one step takes; nothing is recorded.
+
+        Those that cannot meet the budget are left out.
+        """
+        architectures = [architecture for architecture in architectures if self._meets_budget(architecture)]
+        if not architectures:
+            return 0.0
         if self._sharing == "snapshot":
             divided = [list(range(len(architectures)))]
         else:
@@ -261,10 +275,16 @@ class TrialRunner:
     def _assign(self, study: optuna.Study, trial: optuna.Trial) -> _Assignment:
         architecture = self._space.suggest(trial)
         attributes = records.system_attributes(study, records.trial_id_of(trial))
-        place = self._place(attributes, trial.number, lambda: _n_before(study, trial.number))
+        place = self._place(attributes, trial.number, architecture, lambda: _n_before(study, trial.number))
         return _Assignment(trial, architecture, self._keys(architecture), place, _Reporter(trial))
 
-    def _place(self, attributes: dict[str, object], number: int, count_before: Callable[[], int]) -> _Place:
+    def _place(
+        self,
+        attributes: dict[str, object],
+        number: int,
+        architecture: Architecture | None,
+        count_before: Callable[[], int],
+    ) -> _Place:
         """Return a trial's place, by what it recorded, so that one that is repeated has the same."""
         base = self._spec.search.seed
         proposal = records.read_proposal(attributes)
@@ -273,6 +293,11 @@ class TrialRunner:
             slot = (proposal.iteration, proposal.depth, proposal.slot, proposal.attempt)
             return _Place((step, proposal.slot, number), slot[:2], step, seed_from(base, "train", *slot))
         ordinal = records.read_ordinal(attributes)
+        if ordinal is None and architecture is not None and self._space.kind == "extended":
+            # Networks that a search begins with: what becomes of one depends on no other, and not on its number, since
+            # one that was interrupted comes back with another.
+            index = self._space.index(architecture)
+            return _Place((-1, index, number), ("outside",), -1, seed_from(base, "train", "given", index))
         if ordinal is None:  # Enqueued, or added by hand.
             return _Place((-1, 0, number), ("outside",), None, seed_from(base, "train", count_before()))
         # Samplers without steps: as many draws as a step of Algorithm 1 has stand for one.
@@ -431,7 +456,8 @@ class TrialRunner:
         """Return the layers of all complete trials."""
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if trial.number not in self._lineage:
-                order = self._place(trial.system_attrs, trial.number, lambda: 0).order
+                architecture = self._space.from_parameters(trial.params)
+                order = self._place(trial.system_attrs, trial.number, architecture, lambda: 0).order
                 self._lineage[trial.number] = (order, _layer_records(records.read_weights(trial.user_attrs)))
         return list(self._lineage.values())
 

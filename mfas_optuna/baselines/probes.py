@@ -62,7 +62,7 @@ def rank_layers(features: FeatureSet, metric: Metric) -> list[RankedLayer]:
 def probe_choices(features: FeatureSet, metric: Metric, space: SearchSpace) -> dict[str, list[float]]:
     """Return the score of a probe of each choice of each modality of a space, in its order.
 
-    Of a choice that takes nothing it is what the mean of the training labels scores. Sets of the best features are
+    Of a choice that takes nothing it is what a constant prediction scores. Sets of the best features are
     those that the probes of single features find.
 
     Args:

@@ -80,6 +80,8 @@ def in_words(network: RankedNetwork) -> list[str]:
         }
         activation, operator = choices.pop("activation", "?"), choices.pop("operator", OPERATOR_NAMES[0])
         taken = [f"{modality} {feature}" for modality, feature in choices.items() if feature != NOTHING]
+        if len(taken) + (number > 1) < 2:  # With but one part every operator is concatenation.
+            operator = OPERATOR_NAMES[0]
         layer = describe_layer(taken or [f"layer {number - 1} alone"], activation, operator)
         lines.append(f"layer {number}: {layer}")
     if network.parameters.get("output") == "all":

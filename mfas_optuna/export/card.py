@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mfas_optuna.export.files import CARD, DESCRIPTION, ONNX, PROGRAM, SOURCE, WEIGHTS
-from mfas_optuna.space import describe_layer
+from mfas_optuna.space import describe_layer, read_layer
 from mfas_optuna.target import METRIC_TITLES
 
 _FILES = {
@@ -73,9 +73,9 @@ def _lines(
         yield "Trained on real data, as far as the data card says so; no stand-in."
     yield ""
     yield f"- network: `{network['label']}`"
-    for number, layer in enumerate(network.get("layers", []), start=1):
-        read = [f"{modality} {name}" for modality, names in layer["features"].items() for name in names]
-        described = describe_layer([*read, *["layer below"][: number - 1]], layer["activation"], layer["operator"])
+    for number, layer in enumerate(map(read_layer, network.get("layers", [])), start=1):
+        read = [f"{modality} {name}" for modality, names in layer.features.items() for name in names]
+        described = describe_layer([*read, *["layer below"][: number - 1]], layer.activation, layer.operator)
         yield f"- layer {number}: {described}, width {network['width']}"
     if network.get("output") == "all":
         yield "- head: reads all layers"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
+from pydantic import field_validator
 from torch import Tensor, nn
 
 from mfas_optuna.features.cache import FeatureLayout
@@ -92,6 +93,18 @@ class LayerChoice(Settings):
     """What it takes of each modality, in the order of modalities; of one that is missing, nothing."""
     activation: str
     """Name of sigma."""
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _one_name(cls, features: Any) -> Any:
+        """Read records from before a layer could take several features of a modality."""
+        if not isinstance(features, Mapping):
+            return features
+        return {
+            modality: (names,) if isinstance(names, str) else tuple(names) if isinstance(names, list) else names
+            for modality, names in features.items()
+        }
+
     operator: OperatorName = "concatenation"
     """How it joins what it reads."""
 

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mfas_optuna.errors import FusionShapeError
+from mfas_optuna.errors import BudgetError, FusionShapeError
 from mfas_optuna.fusion.activations import activation
 from mfas_optuna.fusion.layers import FusionLayerModule, build_layer, joined_width
 from mfas_optuna.space import OPERATOR_NAMES, OUTPUT_NAMES, Architecture, FusionLayer
@@ -226,11 +226,11 @@ def width_within(n_parameters: int, build: Callable[[int], FusionNetwork]) -> in
         build: Returns the network of a width.
 
     Raises:
-        FusionShapeError: It has more even with H = 1.
+        BudgetError: It has more even with H = 1.
     """
     least = build(1).n_parameters
     if least > n_parameters:
-        raise FusionShapeError(
+        raise BudgetError(
             f"No network of this architecture meets a budget of {n_parameters:,} parameters: it has {least:,} with a "
             "width of 1. Raise fusion.n_parameters, or let layers read fewer features."
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mfas_optuna.space import read_layer
+
 _OPERATORS = {
     "concatenation": "concatenation",
     "towers": "addition",
@@ -39,10 +41,13 @@ def kind_of_fusion(head: Mapping[str, Any]) -> str:
 def _of_network(layers: Sequence[Mapping[str, Any]], *, is_dense: bool) -> str:
     seen: set[str] = set()  # Modalities that h of the layers so far comes from.
     found: list[str] = []
-    for layer in layers:
-        of_layer = {modality for modality, names in layer["features"].items() if names}
-        if len(of_layer) + bool(seen) > 1 and len(of_layer | seen) > 1:
-            found.append(_OPERATORS[layer["operator"]])
+    for number, layer in enumerate(map(read_layer, layers), start=1):
+        of_layer = set(layer.features)
+        if len(of_layer | seen) > 1 and len(of_layer) + bool(seen) > 1:
+            kind = _OPERATORS[layer.operator]
+            # Towers whose values another layer mixes before the head are put side by side, not added up.
+            is_mixed = kind == "addition" and not is_dense and number < len(layers)
+            found.append("concatenation" if is_mixed else kind)
         elif is_dense and seen and of_layer - seen:
             found.append("addition")
         seen |= of_layer

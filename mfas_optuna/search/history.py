@@ -55,6 +55,7 @@ class _Fold:
         self.ledger = Ledger(schedule)
         self.evaluations: list[Evaluation] = []
         self.taken: dict[int | None, set[int]] = {}  # Complete and running networks by the index of their parent.
+        self.given: set[int] = set()  # Numbers of complete trials without a place in the schedule.
         self.outside: dict[int, set[int]] = {}  # Complete networks without a place in the schedule, by depth.
         self.n_unrecorded = 0
         self.last_step = SearchStep(0, 1)
@@ -82,8 +83,22 @@ class View:
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """Every evaluation, in the order of the trials' numbers."""
-        return [*self._base.evaluations, *self._tail.evaluations]
+        """Every evaluation, in the order of the trials' numbers.
+
+        In an extended space networks from outside the schedule come first, by their indices: one that was interrupted
+        comes back with another number, and must not change what is predicted.
+        """
+        found = [*self._base.evaluations, *self._tail.evaluations]
+        if self._space.kind == "extended":
+            given = self._base.given | self._tail.given
+            found.sort(
+                key=lambda each: (
+                    (0, self._space.index(each.architecture), each.number)
+                    if each.number in given
+                    else (1, each.number, 0)
+                )
+            )
+        return found
 
     @property
     def new_evaluations(self) -> list[Evaluation]:
@@ -231,7 +246,9 @@ class History:
                 ),
             )
             fold.last_step = step
-            if trial.state == TrialState.RUNNING:
+            # Of an extended space one is pruned that cannot meet the budget: it would be again.
+            is_over = trial.state == TrialState.PRUNED and self._space.kind == "extended"
+            if trial.state == TrialState.RUNNING or is_over:
                 self._take(fold, self._space.architecture(proposal.network))
         elif proposal is None and _is_about_to_record(trial):
             fold.n_unrecorded += 1
@@ -239,6 +256,7 @@ class History:
             self._take(fold, architecture)
             fold.evaluations.append(Evaluation(trial.number, fold.last_step, architecture, score))
             if proposal is None or not proposal.is_scheduled:
+                fold.given.add(trial.number)
                 fold.outside.setdefault(architecture.depth, set()).add(self._space.index(architecture))
 
     def _take(self, fold: _Fold, architecture: Architecture) -> None:

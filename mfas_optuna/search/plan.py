@@ -18,7 +18,7 @@ from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.search.steps import Schedule, SearchStep
 from mfas_optuna.search.surrogate import Surrogate
 from mfas_optuna.search.temperature import TemperatureSchedule
-from mfas_optuna.space import Architecture, SearchSpace
+from mfas_optuna.space import Architecture, ExtendedSpace, SearchSpace
 from mfas_optuna.trials import Plan
 
 MAX_CANDIDATES = 4000
@@ -88,27 +88,43 @@ class Planner:
 
     def _candidates(self, view: View, step: SearchStep, seed: int) -> list[int]:
         """Return the indices of the networks that a step chooses among, each once."""
+        parents = [] if step.depth == 1 else view.parents(step)
+        if isinstance(self._space, ExtendedSpace):
+            each = self._space.size_at(1) if step.depth == 1 else self._space.n_extensions(step.depth - 1)
+            total = each if step.depth == 1 else len(parents) * each
+            if total > MAX_CANDIDATES:
+                return self._some(self._space, view, parents, total, each, seed)
         if step.depth == 1:
             return [index for index in range(self._space.size_at(1)) if not view.is_dropped(None, index)]
-        children = [
-            (parent, child)
-            for parent in view.parents(step)
-            for child in self._space.extensions(self._space.architecture(parent))
-        ]
-        if self._space.kind == "extended" and len(children) > MAX_CANDIDATES:
-            children = self._some(children, seed)
         return [
-            network for parent, child in children if not view.is_dropped(parent, network := self._space.index(child))
+            network
+            for parent in parents
+            for child in self._space.extensions(self._space.architecture(parent))
+            if not view.is_dropped(parent, network := self._space.index(child))
         ]
 
-    def _some(self, children: Sequence[tuple[int, Architecture]], seed: int) -> list[tuple[int, Architecture]]:
-        """Return MAX_CANDIDATES candidates, drawn by what is known of four times as many, which are drawn uniformly."""
+    def _some(
+        self, space: ExtendedSpace, view: View, parents: Sequence[int], total: int, each: int, seed: int
+    ) -> list[int]:
+        """Return MAX_CANDIDATES candidates at most, drawn by what is known of four times as many, drawn uniformly."""
         rng = np.random.default_rng([seed, 1])
-        size = min(len(children), 4 * MAX_CANDIDATES)
-        drawn = [children[position] for position in sorted(rng.choice(len(children), size=size, replace=False))]
-        log_weights = np.zeros(size) if self.prior is None else self._known([child for _, child in drawn])
+        positions = sorted(rng.choice(total, size=min(total, 4 * MAX_CANDIDATES), replace=False).tolist())
+        found: list[tuple[int, Architecture]] = []
+        for position in positions:
+            if not parents:
+                parent, network = None, position
+                architecture = space.architecture(network)
+            else:
+                parent = parents[position // each]
+                architecture = space.extension(space.architecture(parent), position % each)
+                network = space.index(architecture)
+            if not view.is_dropped(parent, network):
+                found.append((network, architecture))
+        if not found:
+            return []
+        log_weights = np.zeros(len(found)) if self.prior is None else self._known([one for _, one in found])
         order = proposals.sampling_order(log_weights, seed_from(seed, "candidates"), length=MAX_CANDIDATES)
-        return [drawn[position] for position in sorted(order)]
+        return [found[position][0] for position in sorted(order)]
 
     def _known(self, candidates: Sequence[Architecture]) -> NDArray[np.float64]:
         assert self.prior is not None

@@ -115,6 +115,7 @@ class MFASSampler(BaseSampler):
             n_depth_one=space.size_at(1),
             repeat_depth_one=mode == "paper",
             quorum=quorum,
+            extends_given=space.kind == "extended",
         )
         temperatures = TemperatureSchedule(highest, lowest, temperature_decay)
         self._planner = Planner(space, self.schedule, temperatures, mode=mode, seed=self.seed)
@@ -357,10 +358,8 @@ class MFASSampler(BaseSampler):
             architecture = self.space.from_parameters(parameters)
             if architecture is not None:
                 return architecture
-        raise SamplerError(
-            f"Enqueued trial {number}: expected parameters of a network of {self.space!r}, found {fixed}, whose first "
-            "layer takes nothing. Enqueue others."
-        )
+        # The trial's own parameters, which it keeps, name no network: it fails when it asks for one, and it alone.
+        return self.space.architecture(0)
 
     def _architecture_of(self, study: optuna.Study, trial: FrozenTrial) -> Architecture | None:
         """Return what was decided for a trial, here or in the process that asked for it; None when nothing was."""

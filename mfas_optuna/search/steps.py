@@ -44,6 +44,7 @@ class Schedule:
         repeat_depth_one: Whether all of them are trained in each iteration, as Algorithm 1 does, or each once, K in an
             iteration until none is left.
         quorum: Fraction of a step's slots that must be finished before the next step opens.
+        extends_given: Whether steps extend networks from outside the schedule too.
     """
 
     max_depth: int
@@ -52,6 +53,7 @@ class Schedule:
     n_depth_one: int
     repeat_depth_one: bool
     quorum: float
+    extends_given: bool = False
 
     def steps(self, first: SearchStep | None = None) -> Iterator[SearchStep]:
         """Yield the steps in order, from `first` on; without end when `n_iterations` is None and some are deeper."""
@@ -304,7 +306,7 @@ class Ledger:
     def _is_barren(self, step: SearchStep) -> bool:
         """Whether the step can have no candidate because the step it extends is finished without a complete trial."""
         parents = self.schedule.parents_of(step)
-        if not parents or self._opened_iteration < step.iteration:
+        if not parents or self._opened_iteration < step.iteration or self.schedule.extends_given:
             return False
         return self._is_finished(self._before_first_open) and not any(self.record(one).complete for one in parents)
 

@@ -115,7 +115,7 @@ class Surrogate:
         """
         told = (
             EPOCHS,
-            [layer for architecture in architectures for layer in (architecture.depth, *architecture.layers)],
+            [(architecture.layers, architecture.output) for architecture in architectures],
         )
         self._history = hashlib.blake2b(self._history + repr(told).encode() + scores_N.tobytes()).digest()
         with _fits_lock:

@@ -3,7 +3,14 @@
 Pure: it needs neither torch nor optuna.
 """
 
-from mfas_optuna.space.architecture import OPERATOR_NAMES, OUTPUT_NAMES, Architecture, FusionLayer, describe_layer
+from mfas_optuna.space.architecture import (
+    OPERATOR_NAMES,
+    OUTPUT_NAMES,
+    Architecture,
+    FusionLayer,
+    describe_layer,
+    read_layer,
+)
 from mfas_optuna.space.extended import IS_SET, NOTHING, ExtendedSpace
 from mfas_optuna.space.paper import ACTIVATION_NAMES, SearchSpace, SupportsSuggest
 
@@ -19,4 +26,5 @@ __all__ = [
     "SearchSpace",
     "SupportsSuggest",
     "describe_layer",
+    "read_layer",
 ]

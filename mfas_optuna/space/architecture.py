@@ -6,8 +6,9 @@ Indices are 0-based except in the paper's notation, which is 1-based; what they 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from mfas_optuna.errors import SpaceError
 
@@ -21,6 +22,30 @@ softmax over parts of gates that read all parts.
 """
 OUTPUT_NAMES = ("last", "all")
 """What the head reads: h of the last layer, as in the paper, or of all layers side by side (dense connections)."""
+
+
+class LayerRecord(NamedTuple):
+    """A fusion layer of a stored head.
+
+    Attributes:
+        features: What it takes of each modality, by names; modalities of which it takes nothing are missing.
+        activation: Name of sigma.
+        operator: Name of the operator.
+    """
+
+    features: dict[str, tuple[str, ...]]
+    activation: str
+    operator: str
+
+
+def read_layer(record: Mapping[str, Any]) -> LayerRecord:
+    """Read a stored layer; those from before there were operators name one feature of each modality."""
+    features = {
+        modality: (names,) if isinstance(names, str) else tuple(names)
+        for modality, names in record["features"].items()
+        if names
+    }
+    return LayerRecord(features, record["activation"], record.get("operator", OPERATOR_NAMES[0]))
 
 
 def describe_layer(read: Sequence[str], activation: str, operator: str = OPERATOR_NAMES[0]) -> str:

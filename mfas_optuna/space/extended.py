@@ -37,7 +37,7 @@ SET_SIZES = (2, 3, 5, 8)
 MAX_LAYERS = 200_000
 """Layers of one space at most: they are listed in memory."""
 
-_CONCATENATION, _SUPERVISED = OPERATOR_NAMES.index("concatenation"), OPERATOR_NAMES.index("supervised_towers")
+_CONCATENATION = OPERATOR_NAMES.index("concatenation")
 _LAYER = re.compile(r"(\w+)\(([^();]*);([^();]*)\)")
 IS_SET = re.compile(r"best\d+|all|none")
 """Names that are of sets of features, or of none."""
@@ -155,8 +155,7 @@ class ExtendedSpace(SearchSpace):
                 f"The first layer takes nothing: expected a feature of one modality at least, found {NOTHING!r} for "
                 f"each of {list(self.modalities)}."
             )
-        keeps = n_parts > 1 or (layer.operator == _SUPERVISED and n_read == 1)
-        return layer if keeps else replace(layer, operator=_CONCATENATION)
+        return layer if n_parts > 1 else replace(layer, operator=_CONCATENATION)
 
     @functools.cached_property
     def _first_layers(self) -> tuple[FusionLayer, ...]:
@@ -281,6 +280,13 @@ class ExtendedSpace(SearchSpace):
             outputs = range(len(self.outputs)) if architecture.depth == 1 else (architecture.output,)
             for layer, output in itertools.product(self._upper_layers, outputs):
                 yield replace(architecture.extended(layer), output=output)
+
+    def extension(self, architecture: Architecture, position: int) -> Architecture:
+        """Return one of the extensions, by its position in `extensions`."""
+        if architecture.depth > 1:
+            return architecture.extended(self._upper_layers[position])
+        layer, output = divmod(position, len(self.outputs))
+        return replace(architecture.extended(self._upper_layers[layer]), output=output)
 
     def layer_code(self, layer: FusionLayer, *, is_first: bool = True) -> int:
         """Return the layer's number among the first layers, or among those that have one below.

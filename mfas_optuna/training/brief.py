@@ -251,16 +251,20 @@ def group_bytes(members: Sequence[Member], data: BriefData, settings: BriefTrain
 
     The training rows once more, shuffled; parameters with their gradient and two moments, in the group, in the networks
     and in the best epoch's copies; for each row of a batch or of a scoring, what is kept of each layer: the products of
-    each modality, and eight values for each of h.
+    each modality, and eight values for each of h; of networks that are computed one by one what layers read, twice.
     """
     n_parameters = sum(parameter.numel() for member in members for parameter in member.network.parameters())
-    n_values = sum(
-        len(member.network.layers) * member.network.head.in_features * (8 + len(member.architecture.layers[0].features))
-        for member in members
-    )
+    n_values = sum(_n_values_kept(member.network) for member in members)
     bytes_of_value = data.train_NF.element_size()
     n_rows = min(settings.batch_size, len(data.train_NF)) + ROWS_AT_ONCE_SCORING
     return data.train_NF.nbytes + bytes_of_value * (8 * n_parameters + n_values * n_rows)
+
+
+def _n_values_kept(network: FusionNetwork) -> int:
+    """Return about how many values of a row are kept for the gradient: what layers read, and eight for each of h."""
+    if network.is_plain:
+        return sum((8 + len(parts)) * network.width for parts in network.part_widths)
+    return sum(2 * columns + 8 * joined for columns, joined in network.layer_sizes)
 
 
 class _Group:

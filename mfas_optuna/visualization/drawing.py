@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 
 from mfas_optuna.errors import PictureError
 from mfas_optuna.features.cache import OUTPUT
-from mfas_optuna.space import IS_SET, NOTHING, OPERATOR_NAMES
+from mfas_optuna.space import IS_SET, NOTHING, OPERATOR_NAMES, read_layer
 from mfas_optuna.visualization.observed import choices_of, observe, without_sets
 from mfas_optuna.visualization.svg import (
     FONT_SIZE,
@@ -105,8 +105,9 @@ def draw_parameters(parameters: Mapping[str, Any], columns: Mapping[str, Sequenc
     for number in range(1, depth + 1):
         chosen = [(modality, str(parameters.get(f"layer{number}.{modality}"))) for modality in columns]
         activation = str(parameters.get(f"layer{number}.activation"))
-        operator = str(parameters.get(f"layer{number}.operator", PLAIN))
         reads = tuple((modality, name) for modality, name in chosen if name != NOTHING)
+        joins = len(reads) + (number > 1) > 1  # With but one part every operator is concatenation.
+        operator = str(parameters.get(f"layer{number}.operator", PLAIN)) if joins else PLAIN
         stages.append(Stage(f"fusion {number}", _joined(operator, activation), reads))
     return _drawn(stages, columns, is_dense=parameters.get("output") == "all")
 
@@ -134,10 +135,10 @@ def draw_head(record: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -
             stages = [
                 Stage(
                     f"fusion {number}",
-                    f"{_joined(layer['operator'], layer['activation'])}, {width}",
-                    tuple((modality, name) for modality, names in layer["features"].items() for name in names),
+                    f"{_joined(layer.operator, layer.activation)}, {width}",
+                    tuple((modality, name) for modality, names in layer.features.items() for name in names),
                 )
-                for number, layer in enumerate(record.get("layers", ()), start=1)
+                for number, layer in enumerate(map(read_layer, record.get("layers", ())), start=1)
             ]
         case "mlp" if isinstance(features, Sequence):
             layers = record.get("hidden_layers", 1)

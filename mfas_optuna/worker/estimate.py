@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import tempfile
 import time
@@ -191,9 +192,9 @@ def _time_trials(spec: StudySpec, features: FeatureSet, device: torch.device, si
         result = {}
         for depth in range(1, space.max_depth + 1):
             first = sum(space.size_at(shallower) for shallower in range(1, depth))
-            rng = np.random.default_rng(seed_from(spec.search.seed, "dry run", depth))
-            indices = first + rng.integers(space.size_at(depth), size=size)
-            result[depth] = runner.time_group([space.architecture(int(index)) for index in indices], spec.search.seed)
+            rng = random.Random(seed_from(spec.search.seed, "dry run", depth))  # Of numbers of any size.
+            indices = [first + rng.randrange(space.size_at(depth)) for _ in range(size)]
+            result[depth] = runner.time_group([space.architecture(index) for index in indices], spec.search.seed)
     return {depth: seconds / size for depth, seconds in result.items()}
 
 

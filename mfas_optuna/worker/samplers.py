@@ -86,7 +86,9 @@ class ReseededSampler(BaseSampler):
         return self._of_trial.get(trial._trial_id) or self._make(self._seed)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Seed a sampler for this trial."""
+        """Seed a sampler for this trial; one that was enqueued needs none, and takes no ordinal."""
+        if records.is_enqueued(trial.system_attrs):
+            return
         ordinal = _free_ordinal(study, trial.number)
         records.write_ordinal(study, trial, ordinal)
         sampler = self._make(seed_from(self._seed, "sampler", ordinal) % 2**32)
@@ -126,7 +128,7 @@ def _free_ordinal(study: optuna.Study, number: int) -> int:
         ordinal = records.read_ordinal(trial.system_attrs)
         if ordinal is not None:
             taken.add(ordinal)
-        elif trial.state == TrialState.RUNNING:
+        elif trial.state == TrialState.RUNNING and not records.is_enqueued(trial.system_attrs):
             n_unrecorded += 1
     free = (ordinal for ordinal in itertools.count() if ordinal not in taken)
     return next(itertools.islice(free, n_unrecorded, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 
 import optuna
 import pytest
@@ -80,6 +81,35 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(extended: Cli) 
     rest = extended.run("search", "--study", "tiny", "--name", "parts")
     assert rest.returncode == 0, rest.stderr
     assert networks("parts") == networks("whole")
+
+
+def test_a_search_that_was_interrupted_among_its_first_networks_ends_as_it_would_have(extended: Cli) -> None:
+    def found(name: str) -> dict[str, float | None]:
+        study = optuna.load_study(study_name=name, storage=f"sqlite:///{extended.home / 'mfas.db'}")
+        complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+        return {trial.user_attrs["architecture"]: trial.value for trial in complete}
+
+    code, _ = extended.stop_at(
+        ["search", "--study", "tiny", "--quiet"],
+        signal.SIGKILL,
+        lambda database: database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()[0] >= 2,
+    )
+    assert code == -signal.SIGKILL
+    assert 2 <= len(found("tiny")) < 14
+    extended.ok("search", "--study", "tiny", "--quiet")
+    extended.ok("search", "--study", "tiny", "--name", "whole", "--quiet")
+    assert found("tiny") == found("whole")
+
+
+def test_networks_that_cannot_meet_the_budget_are_pruned(extended: Cli) -> None:
+    extended.edit("n_parameters = 300", "n_parameters = 50")
+    extended.ok("search", "--study", "tiny", "--quiet")
+    states = [trial["state"] for trial in extended.trials()]
+    assert set(states) == {"COMPLETE", "PRUNED"}
+    assert len(states) == 22
+    pruned = [trial["architecture"] for trial in extended.trials() if trial["state"] == "PRUNED"]
+    assert len(pruned) < 22
+    assert "finished" in extended.ok("status", "--study", "tiny")
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])

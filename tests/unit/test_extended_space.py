@@ -23,8 +23,8 @@ def test_choices_are_the_features_sets_of_them_and_nothing() -> None:
 
 
 def test_first_layers_are_counted_by_hand() -> None:
-    """7 x 3 pairs take something of both (5 operators), 7 + 3 of one alone (2 operators); times 2 activations."""
-    assert SPACE.n_layer_choices == (7 * 3 * 5 + (7 + 3) * 2) * 2 == SPACE.size_at(1)
+    """7 x 3 pairs take something of both (5 operators), 7 + 3 of one alone (1 operator); times 2 activations."""
+    assert SPACE.n_layer_choices == (7 * 3 * 5 + (7 + 3)) * 2 == SPACE.size_at(1)
     # Above, the layer below is a part too: all operators join two parts but for the layer that takes nothing.
     n_upper = (7 * 3 * 5 + (7 + 3) * 5 + 1) * 2
     assert SPACE.n_extensions(1) == 2 * n_upper
@@ -121,6 +121,13 @@ def test_extended_architectures_are_refused_by_the_papers_space() -> None:
             PAPER.check(architecture)
         with pytest.raises(SpaceError, match='kind = "extended"'):
             PAPER.index(architecture)
+
+
+def test_one_extension_by_its_position() -> None:
+    for parent in (SPACE.architecture(5), SPACE.architecture(SPACE.size_at(1) + 1)):
+        extensions = list(SPACE.extensions(parent))
+        assert len(extensions) == SPACE.n_extensions(parent.depth)
+        assert [SPACE.extension(parent, position) for position in range(len(extensions))] == extensions
 
 
 def test_features_with_the_name_of_a_set() -> None:

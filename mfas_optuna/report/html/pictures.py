@@ -15,7 +15,7 @@ from mfas_optuna import trials as records
 from mfas_optuna.report.data import MethodResult, StudyResults
 from mfas_optuna.report.tables import Table, clean, count, score
 from mfas_optuna.report.verdict import Verdict
-from mfas_optuna.space import describe_layer
+from mfas_optuna.space import describe_layer, read_layer
 from mfas_optuna.visualization import (
     draw_head,
     plot_choices,
@@ -120,10 +120,10 @@ def _compared(results: StudyResults, verdict: Verdict, columns: Mapping[str, Seq
 
 
 def _layers(head: Mapping[str, Any]) -> Iterable[str]:
-    for number, layer in enumerate(head.get("layers", ()), start=1):
-        read = [f"{modality} {name}" for modality, names in layer["features"].items() for name in names]
+    for number, layer in enumerate(map(read_layer, head.get("layers", ())), start=1):
+        read = [f"{modality} {name}" for modality, names in layer.features.items() for name in names]
         below = [] if number == 1 else [f"fusion {number - 1}"]
-        yield f"fusion {number}: {describe_layer([*read, *below], layer['activation'], layer['operator'])}"
+        yield f"fusion {number}: {describe_layer([*read, *below], layer.activation, layer.operator)}"
     if head.get("output") == "all":
         yield "The head reads all layers."
 

@@ -94,7 +94,6 @@ def test_towers_that_are_supervised_have_outputs_of_their_own() -> None:
     for text, n_auxiliary, n_own in (
         ("towers(a1,i1,none;relu)", 0, 0),
         ("supervised_towers(a1,i1,none;relu)", 2, 0),
-        ("supervised_towers(a1,none,none;relu)", 1, 0),
         ("supervised_towers(a1,i1,t1;relu) > product(a1,none,none;tanh)", 3, 1),
         ("supervised_towers(a1,i1,t1;relu) > product(a1,none,none;tanh) > all", 3, 0),
         ("concatenation(a1,i1,t1;relu) > supervised_towers(a1,none,none;tanh)", 2, 0),

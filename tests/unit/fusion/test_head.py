@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mfas_optuna.baselines import head_from_record
 from mfas_optuna.features.cache import OUTPUT, FeatureLayout
 from mfas_optuna.fusion.head import NetworkHead, NetworkSettings, drop, head_label
 from mfas_optuna.fusion.network import FusionNetwork
@@ -83,3 +84,16 @@ def test_layers_may_begin_with_any_modality() -> None:
     assert isinstance(head, NetworkHead)
     expected = head.network([[b1], [a2, torch.cat([b1, b2], dim=1)]])
     assert torch.equal(head(rows_BF).fused_BC, expected)
+
+
+def test_records_with_one_feature_of_each_modality_are_read() -> None:
+    record = settings().as_record()
+    before = {
+        **record,
+        "layers": [
+            {"features": {name: one for name, (one,) in layer["features"].items()}, "activation": layer["activation"]}
+            for layer in record["layers"]
+        ],
+    }
+    del before["output"]
+    assert head_from_record(before) == settings()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mfas_optuna import MFASSampler
-from mfas_optuna.errors import SamplerError
+from mfas_optuna.errors import SamplerError, SpaceError
 from mfas_optuna.search.linear import LinearSurrogate
 from mfas_optuna.search.prior import Prior
 from mfas_optuna.search.surrogate import Surrogate
@@ -90,6 +90,34 @@ def test_no_network_is_trained_twice_and_the_search_ends() -> None:
     study = make_study(MFASSampler(space, samples_per_step=3, seed=0))
     study.optimize(lambda trial: space.index(space.suggest(trial)) / 10, n_trials=100)
     assert sorted(space.index(space.suggest(trial)) for trial in study.trials) == list(range(space.size))  # type: ignore[arg-type]
+
+
+def test_many_candidates_are_drawn_by_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10 candidates at a time, at every depth: the search goes on, and no network comes twice."""
+    monkeypatch.setattr("mfas_optuna.search.plan.MAX_CANDIDATES", 10)
+    networks = search(Prior(SCORES), 40)
+    assert len(set(networks)) == 40
+    assert {network.depth for network in networks} == {1, 2}
+
+
+def test_an_enqueued_layer_that_takes_nothing_fails_alone() -> None:
+    study = make_study(MFASSampler(SPACE, samples_per_step=4, seed=0))
+    study.enqueue_trial({"layer1.audio": "none", "layer1.image": "none"})
+    study.optimize(lambda trial: reward(SPACE.suggest(trial)), n_trials=4, catch=(SpaceError,))
+    assert [trial.state.name for trial in study.trials] == ["FAIL", *["COMPLETE"] * 3]
+
+
+def test_what_is_predicted_does_not_depend_on_when_given_networks_ended() -> None:
+    given = [SPACE.parameters(SPACE.architecture(index)) for index in (3, 11, 40, 77)]
+
+    def plan_after(order: list[int]) -> list[Architecture]:
+        study = make_study(MFASSampler(SPACE, samples_per_step=4, seed=0))
+        for position in order:
+            study.enqueue_trial(given[position])
+        study.optimize(lambda trial: SPACE.index(SPACE.suggest(trial)) % 7 / 7, n_trials=8)
+        return [SPACE.architecture(proposal_of(trial).network) for trial in study.trials[4:]]
+
+    assert plan_after([0, 1, 2, 3]) == plan_after([0, 2, 3, 1])
 
 
 def test_algorithm_1_is_of_the_papers_space() -> None:
