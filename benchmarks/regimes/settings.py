@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from benchmarks.regimes.makers import N_CLASSES, REGIMES, Regime
+from mfas_optuna.space import SpaceKind
 
 SIZES = (500, 2_000, 20_000)
 """Training pairs of the cells of each regime but `three`."""
@@ -29,7 +30,6 @@ SEARCHED = "mfas"
 FIXED = ("concat_all", "concat_all_2", "towers_auxiliary", "hadamard", "towers_probed")
 """The five fixed methods."""
 
-SpaceKind = Literal["extended", "paper"]
 SPACES: tuple[SpaceKind, ...] = get_args(SpaceKind)
 SPACE_SETTINGS: Mapping[SpaceKind, str] = {
     "extended": f"""\

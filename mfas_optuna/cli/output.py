@@ -235,7 +235,7 @@ def print_studies(studies: Sequence[tuple[str, str, str]], *, as_json: bool) -> 
 def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
     """Print a resolved study, a valid study file itself, with the size of its space."""
     space = spec.search_space()
-    sizes = {"layer": space.n_layer_choices, "deepest": space.size_at(space.max_depth), "all_depths": space.size}
+    sizes = {"layer": space.n_layers(), "deepest": space.size_at(space.max_depth), "all_depths": space.size}
     if as_json:
         print_json(
             {"study": study, "settings": spec.model_dump(mode="json"), "sharing": spec.sharing(), "space_size": sizes}
@@ -245,10 +245,10 @@ def print_spec(study: str, spec: StudySpec, *, as_json: bool) -> None:
     console.print(Text(_as_toml(spec.model_dump(mode="json"))))
     modalities = " x ".join(f"{len(names)} ({modality})" for modality, names in space.choices.items())
     if space.kind == "paper":
-        layers = f"{modalities} x {len(space.activations)} activations = {space.n_layer_choices} layers"
+        layers = f"{modalities} x {len(space.activations)} activations = {space.n_layers()} layers"
     else:
         others = f"{len(space.activations)} activations x {len(space.operators)} operators"
-        layers = f"{modalities} x {others}, {space.n_layer_choices:,} different first layers"
+        layers = f"{modalities} x {others}, {space.n_layers():,} different first layers"
     console.print(
         Text(
             f"# Space: {layers}; "

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
+from typing import Annotated, Optional, TypeVar, get_args
 
 import typer
 
 from mfas_optuna.cli import completion
 from mfas_optuna.cli.options import DataRoot, Json, clear_errors, request_of
-
-if TYPE_CHECKING:
-    from mfas_optuna.target import TargetKind
-
 
 T = TypeVar("T")
 
@@ -42,6 +38,14 @@ def init(
             autocompletion=completion.words("multiclass", "multilabel", "regression"),
         ),
     ] = None,
+    space: Annotated[
+        str,
+        typer.Option(
+            "--space",
+            help="extended (simple ways to fuse and their combinations) or paper (its networks alone).",
+            autocompletion=completion.words("extended", "paper"),
+        ),
+    ] = "extended",
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -50,8 +54,10 @@ def init(
         from mfas_optuna.cli import output
         from mfas_optuna.datasets.arrays import layers_of
         from mfas_optuna.errors import SpecError
+        from mfas_optuna.space import SpaceKind
         from mfas_optuna.spec import check_study_name, load_spec
         from mfas_optuna.spec.template import arrays_study, python_study
+        from mfas_optuna.target import METRICS
 
         check_study_name(name)
         if arrays is not None and python:
@@ -62,12 +68,17 @@ def init(
             if not python:
                 arrays = _ask("Folder of the arrays", _folder_of_arrays)
         if target is None and _asks() and not as_json:
-            target = _ask("Target: multiclass, multilabel or regression", _target_kind, default="multiclass")
-        kind = _target_kind(target or "multiclass")
+            target = _ask(
+                "Target: multiclass, multilabel or regression",
+                lambda text: _one_of("--target", METRICS, text),
+                default="multiclass",
+            )
+        kind = _one_of("--target", METRICS, target or "multiclass")
+        space_kind = _one_of("--space", get_args(SpaceKind), space)
         study_file = Path(f"{name}.toml")
         files: dict[Path, str] = {}
         if arrays is not None:
-            files[study_file] = arrays_study(name, os.path.relpath(arrays), layers_of(arrays), kind)
+            files[study_file] = arrays_study(name, os.path.relpath(arrays), layers_of(arrays), kind, space_kind)
         else:
             if not modality:
                 _needs_terminal("--modality twice or more", as_json=as_json)
@@ -75,7 +86,7 @@ def init(
             _modalities(modality)
             if not name.isidentifier():
                 raise SpecError([f"init --python: expected a name that can be one in Python, found {name!r}."])
-            files[study_file], files[Path(f"{name}.py")] = python_study(name, modality, kind)
+            files[study_file], files[Path(f"{name}.py")] = python_study(name, modality, kind, space_kind)
         there = [str(file) for file in files if file.exists()]
         if there and not force:
             raise SpecError([f"init: {', '.join(there)}: expected no such file. Choose another name, or add --force."])
@@ -166,11 +177,10 @@ def _needs_terminal(options: str, *, as_json: bool) -> None:
         raise SpecError([f"init: expected {options}, since {why}. Add it."])
 
 
-def _target_kind(text: str) -> TargetKind:
+def _one_of(option: str, known: Iterable[T], text: str) -> T:
     from mfas_optuna.errors import SpecError
-    from mfas_optuna.target import METRICS
 
-    for kind in METRICS:
-        if text == kind:
-            return kind
-    raise SpecError([f"init: --target: expected {' or '.join(METRICS)}, found {text!r}."])
+    for value in known:
+        if text == value:
+            return value
+    raise SpecError([f"init: {option}: expected {' or '.join(map(str, known))}, found {text!r}."])

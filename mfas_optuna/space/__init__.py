@@ -8,6 +8,7 @@ from mfas_optuna.space.architecture import (
     OUTPUT_NAMES,
     Architecture,
     FusionLayer,
+    SpaceKind,
     describe_layer,
     read_layer,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "ExtendedSpace",
     "FusionLayer",
     "SearchSpace",
+    "SpaceKind",
     "SupportsSuggest",
     "describe_layer",
     "read_layer",

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mfas_optuna.errors import SpaceError
 
+SpaceKind = Literal["extended", "paper"]
+"""What a search may choose: simple ways to fuse and their combinations, or the paper's networks alone."""
 OPERATOR_NAMES = ("concatenation", "towers", "supervised_towers", "product", "gate")
 """How a fusion layer joins the parts that it reads: the chosen features of each modality and h of the layer below.
 

@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mfas_optuna.errors import SpaceError, SpecError
-from mfas_optuna.space import ExtendedSpace, SearchSpace
+from mfas_optuna.space import ExtendedSpace, SearchSpace, SpaceKind
 from mfas_optuna.spec.backbones import BACKBONE_KINDS, BackboneSettings
 from mfas_optuna.spec.base import Seed, Settings
 from mfas_optuna.spec.datasets import DATASET_NAMES, DatasetSettings
@@ -67,7 +67,7 @@ class ObjectiveSettings(Settings):
 class SpaceSettings(Settings):
     """The choices besides the features, which the backbones list."""
 
-    kind: Literal["paper", "extended"] = "paper"
+    kind: SpaceKind = "paper"
     """`paper`: each layer concatenates one feature of every modality; `extended`: it may take several, all or none of a
     modality's, join them in other ways, and the head may read all layers."""
     activations: list[str] = Field(min_length=1)

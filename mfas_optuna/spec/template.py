@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from mfas_optuna.space import SpaceKind
 from mfas_optuna.target import METRICS, TargetKind
 
 _SEARCH = """\
@@ -12,9 +13,45 @@ _SEARCH = """\
 # metric = "{metric}"    # {metrics}
 # balance = true         # Weight the loss against frequent classes or labels
 
+{space}"""
+
+_SPACES: Mapping[SpaceKind, str] = {
+    "extended": """\
 [space]
+kind = "extended"       # Or "paper": each layer concatenates one feature of every modality
+activations = ["relu", "tanh", "identity"]   # Of each fusion layer; also sigmoid, leaky_relu ...
+max_depth = 3           # Most fusion layers
+
+[fusion]
+width = 16              # Units of each fusion layer during the search
+# n_parameters = 5000   # In its place: each network is as wide as so many weights allow
+
+[search]
+n_iterations = "unlimited"
+n_trials = 120          # It begins with the simple ways to fuse
+samples_per_step = 12   # Networks trained at each depth of an iteration
+
+[training]
+epochs = 4              # Of each network during the search
+min_steps = 320         # With few samples, an epoch goes over them several times
+batch_size = 256
+weight_decay = 1e-2
+
+[final]
+widths = [16, 64]       # Units of each fusion layer in the end, unless n_parameters is given; validation chooses
+epochs = 20
+min_steps = 1600
+recipes = [             # Each is tried for every method, and validation chooses
+  { learning_rate = 3e-3, weight_decay = 1e-2 },
+  { learning_rate = 3e-3, weight_decay = 1e-1, dropout = 0.3 },
+  { learning_rate = 1e-2, weight_decay = 1e-2, dropout = 0.1 },
+]
+""",
+    "paper": """\
+[space]
+kind = "paper"          # Or "extended": layers that join otherwise, take several features or none, and dense heads
 activations = ["relu", "sigmoid"]   # Of each fusion layer; also leaky_relu, tanh ...
-max_depth = 3                       # Most fusion layers
+max_depth = 3           # Most fusion layers
 
 [fusion]
 width = 16              # Units of each fusion layer during the search
@@ -27,7 +64,8 @@ samples_per_step = 15   # Networks trained at each depth of an iteration
 epochs = 2              # Of each network during the search
 batch_size = 64
 learning_rate = 3e-3
-"""
+""",
+}
 
 _ARRAYS = """\
 # {name}: which of the layers below are to be fused, and how.
@@ -117,7 +155,9 @@ _TARGETS: Mapping[TargetKind, str] = {
 }
 
 
-def arrays_study(name: str, folder: str, layers: Mapping[str, Sequence[str]], target: TargetKind) -> str:
+def arrays_study(
+    name: str, folder: str, layers: Mapping[str, Sequence[str]], target: TargetKind, space: SpaceKind = "extended"
+) -> str:
     """Return a study file for features in arrays.
 
     Args:
@@ -125,23 +165,27 @@ def arrays_study(name: str, folder: str, layers: Mapping[str, Sequence[str]], ta
         folder: Of the arrays, relative to the study file.
         layers: The layers of each modality.
         target: What is predicted.
+        space: What is searched.
     """
     backbones = "\n".join(
         _GIVEN.format(modality=_key(modality), features=", ".join(map(json.dumps, names)))
         for modality, names in layers.items()
     )
     return _ARRAYS.format(
-        name=name, folder=json.dumps(folder), target=target, backbones=backbones, search=_search(target)
+        name=name, folder=json.dumps(folder), target=target, backbones=backbones, search=_search(target, space)
     )
 
 
-def python_study(name: str, modalities: Sequence[str], target: TargetKind) -> tuple[str, str]:
+def python_study(
+    name: str, modalities: Sequence[str], target: TargetKind, space: SpaceKind = "extended"
+) -> tuple[str, str]:
     """Return a study file for networks and data in Python, and a Python file to begin with.
 
     Args:
         name: Of the study.
         modalities: Names, each a Python identifier.
         target: What is predicted.
+        space: What is searched.
     """
     backbones = "\n".join(
         _OWN.format(modality=modality, name=name, shape=8 + 4 * number) for number, modality in enumerate(modalities)
@@ -163,12 +207,12 @@ def python_study(name: str, modalities: Sequence[str], target: TargetKind) -> tu
         item=", ".join(f'"{modality}": {modality}[i]' for modality in modalities),
         targets=_TARGETS[target],
     )
-    study = _PYTHON.format(name=name, target=target, backbones=backbones, search=_search(target))
+    study = _PYTHON.format(name=name, target=target, backbones=backbones, search=_search(target, space))
     return study, code
 
 
-def _search(target: TargetKind) -> str:
-    return _SEARCH.format(metric=METRICS[target][0], metrics=", ".join(METRICS[target]))
+def _search(target: TargetKind, space: SpaceKind) -> str:
+    return _SEARCH.format(metric=METRICS[target][0], metrics=", ".join(METRICS[target]), space=_SPACES[space])
 
 
 def _key(name: str) -> str:

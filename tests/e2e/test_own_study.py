@@ -45,10 +45,6 @@ def test_three_modalities_of_arrays(own: Cli, kind: str, metric: str, least: flo
     made_arrays(own.folder / "features", kind)
     written = own.ok("init", "mine", "--arrays", "features", "--target", kind)
     assert "mfas-optuna search --study mine.toml" in written
-    study = own.folder / "mine.toml"
-    study.write_text(
-        study.read_text().replace("epochs = 2 ", "epochs = 12 ").replace("batch_size = 64", "batch_size = 16")
-    )
     card = own.ok("data", "check", "--study", "mine.toml")
     assert "No validation split was given" in card
     assert "Data of mine.toml: sound, 0 warnings." in card
@@ -57,7 +53,7 @@ def test_three_modalities_of_arrays(own: Cli, kind: str, metric: str, least: flo
     assert outcome["backbones"] == {}
     best = outcome["best"][0]
     assert best["score"] > least
-    assert set(best["parameters"]) >= {"layer1.image", "layer1.sound", "layer1.text", "layer1.activation"}
+    assert set(best["parameters"]) >= {"layer1.image", "layer1.sound", "layer1.text", "layer1.operator"}
     assert f"validation {metric}" in json.dumps(metric_names(own, "mine"), ensure_ascii=False)
     again = own.json("search", "--study", "mine.toml", *SMALL)
     assert (again["n_new"], again["best"]) == (0, outcome["best"])
@@ -78,6 +74,14 @@ def test_networks_and_data_in_python_run_as_they_are_written(own: Cli, kind: str
     outcome = own.json("search", "--study", "mine.toml", *SMALL)
     assert list(outcome["backbones"]) == ["image", "sound"]
     assert outcome["best"][0]["score"] > max(of["validation_score"] for of in outcome["backbones"].values())
+
+
+def test_the_papers_networks_alone(own: Cli) -> None:
+    made_arrays(own.folder / "features")
+    own.ok("init", "mine", "--arrays", "features", "--space", "paper")
+    best = own.json("search", "--study", "mine.toml", *SMALL)["best"][0]
+    assert set(best["parameters"]) >= {"layer1.image", "layer1.sound", "layer1.text", "layer1.activation"}
+    assert "layer1.operator" not in best["parameters"]
 
 
 def test_trained_networks_of_ones_own(own: Cli) -> None:
@@ -158,6 +162,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["init", "mine", "--python", "--modality", "a"], "two modalities or more"),
     (["init", "my study", "--python"], "--name: expected up to 100 letters"),
     (["init", "mine", "--python", "--modality", "a", "--modality", "b", "--target", "x"], "expected multiclass or"),
+    (["init", "mine", "--python", "--modality", "a", "--modality", "b", "--space", "x"], "expected extended or paper"),
     (["taps", "nowhere.py:f", "--shape", "3"], "nowhere.py"),
     (["taps", "x.py:f"], "expected FILE.py:NAME with --shape"),
     (["taps", "x.py:f", "--shape", "3,a"], "expected FILE.py:NAME and --shape"),

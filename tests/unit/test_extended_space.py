@@ -24,12 +24,12 @@ def test_choices_are_the_features_sets_of_them_and_nothing() -> None:
 
 def test_first_layers_are_counted_by_hand() -> None:
     """7 x 3 pairs take something of both (5 operators), 7 + 3 of one alone (1 operator); times 2 activations."""
-    assert SPACE.n_layer_choices == (7 * 3 * 5 + (7 + 3)) * 2 == SPACE.size_at(1)
+    assert SPACE.n_layers() == (7 * 3 * 5 + (7 + 3)) * 2 == SPACE.size_at(1)
     # Above, the layer below is a part too: all operators join two parts but for the layer that takes nothing.
     n_upper = (7 * 3 * 5 + (7 + 3) * 5 + 1) * 2
     assert SPACE.n_extensions(1) == 2 * n_upper
     assert SPACE.n_extensions(2) == n_upper
-    assert SPACE.size_at(2) == SPACE.n_layer_choices * n_upper * 2
+    assert SPACE.size_at(2) == SPACE.n_layers() * n_upper * 2
 
 
 def test_networks_of_the_papers_space_keep_their_indices_of_features() -> None:

@@ -15,7 +15,7 @@ PAPER = SearchSpace(
 
 
 def test_sizes_are_those_of_the_formula() -> None:
-    assert PAPER.n_layer_choices == 30
+    assert PAPER.n_layers() == 30
     assert [PAPER.size_at(depth) for depth in (1, 2, 3, 4)] == [30, 900, 27_000, 810_000]
     assert PAPER.size == len(PAPER) == 837_930
 

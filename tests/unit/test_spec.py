@@ -33,7 +33,7 @@ def test_avmnist_has_the_papers_values() -> None:
     spec = load("avmnist")
     assert list(spec.backbones) == ["audio", "image"]
     assert (spec.search.n_iterations, spec.search.samples_per_step, spec.space.max_depth) == (3, 15, 4)
-    assert spec.search_space().n_layer_choices == 30
+    assert spec.search_space().n_layers() == 30
     assert spec.training.epochs == 2
     assert spec.n_trials_planned() == 30 + 3 * 45
     assert spec.with_search(mode="paper").n_trials_planned() == 3 * (30 + 45)
