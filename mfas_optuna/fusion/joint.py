@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from mfas_optuna.errors import FusionShapeError
 from mfas_optuna.fusion.activations import ACTIVATIONS, IN_PLACE, InPlace
+from mfas_optuna.fusion.group import FusionGroup, Reads
 from mfas_optuna.fusion.losses import Loss
-from mfas_optuna.fusion.mixed import Reads
 from mfas_optuna.fusion.network import FusionNetwork
 
 
@@ -46,11 +46,8 @@ class _Layer:
     activations: dict[str, slice]
 
 
-class JointFusion:
-    """A group of fusion networks that are trained at once on the same batches.
-
-    All parameters lie in one flat buffer, so that an optimiser needs one step for the whole group. The networks do not
-    influence each other: what one becomes does not depend on which others are in the group.
+class JointFusion(FusionGroup):
+    """A group of the paper's networks, of equal fusion width, in a few large matrix products.
 
     Attributes:
         networks: The networks, whose own parameters stay as they are until somebody loads `states` into them.
@@ -173,7 +170,6 @@ class JointFusion:
     # Parameters in and out.
 
     def pack(self, states: Sequence[dict[str, Tensor]]) -> Tensor:
-        """Return a vector (P,) in the buffer's layout with the values of a state dict for each network."""
         flat = torch.empty_like(self.flat, requires_grad=False)
         for places, state in zip(self._places, states, strict=True):
             for name, place in places.items():
@@ -181,30 +177,13 @@ class JointFusion:
         return flat
 
     def unpack(self, flat: Tensor) -> list[dict[str, Tensor]]:
-        """Return a state dict for each network with copies of the values of a vector (P,) in the buffer's layout."""
         return [
             {name: flat.detach()[place.to(flat.device)] for name, place in places.items()} for places in self._places
         ]
 
-    def load(self, states: Sequence[dict[str, Tensor]]) -> None:
-        """Set the parameters to those of a state dict for each network."""
-        with torch.no_grad():
-            self.flat.copy_(self.pack(states))
-
-    def states(self) -> list[dict[str, Tensor]]:
-        """Return a state dict for each network, that `FusionNetwork.load_state_dict` takes."""
-        return self.unpack(self.flat)
-
     # Computation.
 
     def forward(self, rows_BF: Tensor, dropout_generators: Sequence[torch.Generator] | None = None) -> Tensor:
-        """Return the logits of all networks, (N, C, B); autograd can go through it.
-
-        Args:
-            rows_BF: All features of a batch, side by side.
-            dropout_generators: A source of masks for each network, on the rows' device, to drop as the networks'
-                own dropout says; None to drop nothing.
-        """
         masks_SHB = self._masks(rows_BF, dropout_generators)
         products = torch.cat([
             (weight @ rows_BF[:, columns].t()).view(-1, self._width, len(rows_BF))
@@ -235,11 +214,6 @@ class JointFusion:
 
         The same as autograd through `forward` gives, by hand: without its bookkeeping, and in buffers that are kept,
         since fresh pages of memory for every intermediate result cost as much as the arithmetic.
-
-        Args:
-            rows_BF: All features of a batch, side by side.
-            labels: Of the batch, as the loss takes them: (B,) or (B, C).
-            dropout_generators: As in `forward`.
         """
         n_samples = len(rows_BF)
         masks_SHB = self._masks(rows_BF, dropout_generators)

@@ -17,15 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from mfas_optuna.errors import FusionShapeError
+from mfas_optuna.fusion.group import FusionGroup, Reads
 from mfas_optuna.fusion.losses import Loss, LossByHand
 from mfas_optuna.fusion.network import FusionNetwork, HeadOutputs
 
-Reads = Sequence[Sequence[tuple[slice, ...]]]
-"""For each layer of a network and each modality, the columns of the features that it takes, in the matrix of all."""
 
-
-class MixedFusion:
-    """A group of fusion networks that are trained at once on the same batches, and do not influence each other.
+class MixedFusion(FusionGroup):
+    """A group of fusion networks of any kinds and widths.
 
     Attributes:
         networks: Copies of the networks; their parameters lie in `flat`.
@@ -111,46 +109,22 @@ class MixedFusion:
         return found
 
     def pack(self, states: Sequence[dict[str, Tensor]]) -> Tensor:
-        """Return a vector (P,) in the buffer's layout with the values of a state dict for each network."""
         return torch.cat([
             state[name].detach().flatten() for names, state in zip(self._names, states, strict=True) for name in names
         ])  # fmt: skip
 
     def unpack(self, flat: Tensor) -> list[dict[str, Tensor]]:
-        """Return a state dict for each network with copies of the values of a vector (P,) in the buffer's layout."""
         return [{name: part.clone() for name, part in of_network.items()} for of_network in self._split(flat.detach())]
-
-    def load(self, states: Sequence[dict[str, Tensor]]) -> None:
-        """Set the parameters to those of a state dict for each network."""
-        with torch.no_grad():
-            self.flat.copy_(self.pack(states))
-
-    def states(self) -> list[dict[str, Tensor]]:
-        """Return a state dict for each network, that `FusionNetwork.load_state_dict` takes."""
-        return self.unpack(self.flat)
 
     # Computation.
 
     def forward(self, rows_BF: Tensor, dropout_generators: Sequence[torch.Generator] | None = None) -> Tensor:
-        """Return the logits of all networks, (N, C, B).
-
-        Args:
-            rows_BF: All features of a batch, side by side.
-            dropout_generators: A source of masks for each network, on the rows' device; None to drop nothing.
-        """
         outputs = self._outputs(rows_BF, dropout_generators)
         return torch.stack([each.fused_BC.t() for each in outputs])
 
     def gradient(
         self, rows_BF: Tensor, labels: Tensor, dropout_generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
-        """Set `flat.grad` to that of each network's loss, and return these losses, (N,).
-
-        Args:
-            rows_BF: All features of a batch, side by side.
-            labels: Of the batch, as the loss takes them: (B,) or (B, C).
-            dropout_generators: As in `forward`.
-        """
         assert self.flat.grad is not None
         self.flat.grad.zero_()
         outputs = self._outputs(rows_BF, dropout_generators)

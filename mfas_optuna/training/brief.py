@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mfas_optuna.errors import TrainingDiverged
 from mfas_optuna.features.cache import FeatureLayout, FeatureSet
+from mfas_optuna.fusion.group import FusionGroup
 from mfas_optuna.fusion.joint import JointFusion, is_plain
 from mfas_optuna.fusion.losses import Loss, loss_for
 from mfas_optuna.fusion.mixed import MixedFusion
@@ -295,7 +296,7 @@ class _Group:
         networks = [self._members[index].network for index in self._alive]
         reads = [self._reads[index] for index in self._alive]
         is_joint = len({network.width for network in networks}) == 1 and all(map(is_plain, networks, reads))
-        self._joint: JointFusion | MixedFusion = (
+        self._joint: FusionGroup = (
             JointFusion(networks, reads, self._data.loss)
             if is_joint
             else MixedFusion(networks, reads, self._data.loss, auxiliary_weight=self._settings.auxiliary_weight)
