@@ -26,7 +26,7 @@ def measure(settings: DigitsSettings, channels: dict[str, list[int]], training: 
         dataset = load_dataset(DataRequest(settings, home=Path(home), data_root=None))
         built = time.perf_counter()
         scores = {}
-        log_probabilities = 0.0
+        log_probabilities = torch.zeros(1)
         for modality in dataset.modalities:
             lenet = LeNetSettings(kind="lenet", channels=channels[modality], features=["conv1"], training=training)
             generator = torch.Generator().manual_seed(training.seed)

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -54,7 +55,7 @@ class Between(socketserver.ThreadingUnixStreamServer):
         super().__init__(str(folder / _PORT_FILE), _PassOn)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.shutdown()
         super().__exit__(*error)  # Closes the socket and waits for the connections' ends.
 
@@ -147,7 +148,9 @@ def request_of(folder: Path, url: str, n_trials: int, joint: int) -> SearchReque
 def work(request: SearchRequest, opened: database.BatchStorage) -> int:
     """Run the search as one worker; return how many trials were begun."""
     spec = request.spec
-    layout = FeatureLayout.of_widths({name: dict.fromkeys(of.features, 4) for name, of in spec.backbones.items()})
+    layout = FeatureLayout.of_widths(
+        {name: dict.fromkeys((tap.name for tap in of.taps), 4) for name, of in spec.backbones.items()}
+    )
     rows = {"train": 64, "validation": 32}
     features = _random_features(layout, rows, Target.of_classes(10), np.random.default_rng(0))
     sampler = make_sampler(spec)

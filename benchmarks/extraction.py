@@ -28,7 +28,7 @@ from mfas_optuna.backbones.taps import Tap
 from mfas_optuna.datasets import DataRequest, shape_of
 from mfas_optuna.features.extract import Inputs, extract_rows, tap_widths
 from mfas_optuna.features.partial import PartialFeatures
-from mfas_optuna.spec import load_spec
+from mfas_optuna.spec import LeNetSettings, load_spec
 from mfas_optuna.threads import one_thread
 
 CPU = torch.device("cpu")
@@ -80,6 +80,7 @@ def measure(
     shapes = shape_of(DataRequest.of(spec, Path(), None)).inputs
     rows = []
     for modality, of_study in spec.backbones.items():
+        assert isinstance(of_study, LeNetSettings)
         n_samples = max(64, round(N_SAMPLES[modality] * share))
         inputs = np.random.default_rng(0).integers(0, 256, (n_samples, *shapes[modality]), dtype=np.uint8)
         for times_wider in widths:
@@ -88,7 +89,7 @@ def measure(
             model = build_backbone(
                 settings, sample_shape=shapes[modality], n_outputs=10, generator=generator, folder=spec.folder
             )
-            taps = [Tap(name, name) for name in settings.features]
+            taps = [Tap(each.module, each.name) for each in settings.taps]
             name = f"{modality} {'-'.join(str(n) for n in settings.channels)}"
             # Wider ones take longer: as many times fewer samples.
             rows += _compare(name, model, taps, inputs[: n_samples // times_wider], batch_sizes, repeats)

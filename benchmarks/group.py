@@ -99,7 +99,7 @@ def measure(
     spec = spec.model_copy(update={"fusion": spec.fusion.model_copy(update={"sharing": sharing})})
     layout = FeatureLayout.of_widths(
         {
-            modality: {name: channels * 2**index for index, name in enumerate(backbone.features)}
+            modality: {tap.name: channels * 2**index for index, tap in enumerate(backbone.taps)}
             for modality, backbone in spec.backbones.items()
         }
     )

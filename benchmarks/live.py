@@ -18,9 +18,10 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from mfas_optuna import spec as settings
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.worker import prepare, search
 
-CONTESTANTS = {
+CONTESTANTS: Mapping[str, Mapping[str, Any]] = {
     "calibrated": {"sampler": "mfas", "mode": "calibrated"},
     "paper": {"sampler": "mfas", "mode": "paper"},
     "random": {"sampler": "random"},

@@ -23,7 +23,7 @@ import torch
 from mfas_optuna.features.cache import FeatureLayout
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.space import Architecture, SearchSpace
-from mfas_optuna.spec import BackboneSettings, load_spec
+from mfas_optuna.spec import LeNetSettings, load_spec
 from mfas_optuna.training.brief import BriefData
 
 AVMNIST_STUDY = Path(__file__).parents[1] / "studies" / "avmnist.toml"
@@ -84,11 +84,12 @@ class Shapes:
         ).to(device)
 
 
-def avmnist_backbones(channels_factor: int) -> dict[str, BackboneSettings]:
+def avmnist_backbones(channels_factor: int) -> dict[str, LeNetSettings]:
     """Return the backbones of the avmnist study with their channels multiplied: 1 starts at 8, 3 at 24."""
     return {
         modality: settings.model_copy(update={"channels": [channels_factor * each for each in settings.channels]})
         for modality, settings in load_spec(AVMNIST_STUDY).backbones.items()
+        if isinstance(settings, LeNetSettings)
     }
 
 
@@ -96,7 +97,7 @@ def avmnist(channels_factor: int) -> Shapes:
     """Return the shapes of the avmnist study with its channels multiplied."""
     backbones = avmnist_backbones(channels_factor)
     widths = {
-        modality: dict(zip(settings.features, settings.channels, strict=True))
+        modality: dict(zip((tap.name for tap in settings.taps), settings.channels, strict=True))
         for modality, settings in backbones.items()
     }
     first = min(min(of_modality.values()) for of_modality in widths.values())

@@ -97,6 +97,8 @@ def long_scores(
     space = spec.search_space()
     data = BriefData.load(features, standardize=spec.training.standardize, device=torch.device("cpu"))
     long = spec.training.model_copy(update={"epochs": epochs})
+    width = spec.fusion.fixed_width
+    assert width is not None
     scores: list[float] = []
     for start in range(0, len(networks), size):
         members = []
@@ -106,7 +108,7 @@ def long_scores(
                 architecture,
                 features.layout.widths(space),
                 space.activations,
-                width=spec.fusion.width,
+                width=width,
                 n_outputs=features.target.n_outputs,
                 dropout=spec.fusion.dropout,
                 generator=generator,

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.report import machine
 from benchmarks.table import table as tables
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     make.add_argument("names", nargs="+", choices=LANDSCAPES, metavar="NAME", help=", ".join(LANDSCAPES))
     make.add_argument("--processes", type=int, help="[default: one for each core]")
     make.add_argument("--seeds", type=int, help="trainings of each network [default: as the table's card says]")
-    make.add_argument("--out", type=tables.Path, default=tables.FOLDER, help="folder of the tables")
+    make.add_argument("--out", type=Path, default=tables.FOLDER, help="folder of the tables")
     again = commands.add_parser("replay", help="let samplers search the stored tables, and compare them")
     again.add_argument("names", nargs="*", default=list(DEFAULT_TABLES), metavar="NAME", help="[default: %(default)s]")
     again.add_argument(
@@ -46,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     again.add_argument("--trials", type=int, default=180, help="of each search, at least 30 [default: %(default)s]")
     again.add_argument("--workers", type=int, default=1, help="simulated, whose trials take 0.5 to 1.5 units of time")
-    again.add_argument("--tables", type=tables.Path, default=tables.FOLDER, help="folder of the tables")
-    again.add_argument("--pictures", type=tables.Path, help="folder for a picture of each table")
+    again.add_argument("--tables", type=Path, default=tables.FOLDER, help="folder of the tables")
+    again.add_argument("--pictures", type=Path, help="folder for a picture of each table")
     again.add_argument("--processes", type=int, help="[default: one for each core]")
     many = commands.add_parser("workers", help="how much worse a search by several workers at once is than by one")
     many.add_argument("names", nargs="*", default=list(DEFAULT_TABLES), metavar="NAME", help="[default: %(default)s]")
     many.add_argument("--seeds", type=int, default=100, help="paired searches [default: %(default)s]")
     many.add_argument("--workers", type=int, nargs="+", default=[8, 32], help="simulated [default: %(default)s]")
-    many.add_argument("--tables", type=tables.Path, default=tables.FOLDER, help="folder of the tables")
+    many.add_argument("--tables", type=Path, default=tables.FOLDER, help="folder of the tables")
     many.add_argument("--processes", type=int, help="[default: one for each core]")
     card = commands.add_parser("card", help="say what a stored table is")
     card.add_argument("name")

@@ -86,11 +86,12 @@ class _Trainer:
     def network(self, index: int, generator: torch.Generator) -> FusionNetwork:
         """Return a fresh network."""
         fusion = self._spec.fusion
+        assert fusion.fixed_width is not None
         return FusionNetwork(
             self._space.architecture(index),
             self._widths,
             self._space.activations,
-            width=fusion.width,
+            width=fusion.fixed_width,
             n_outputs=self._n_outputs,
             dropout=fusion.dropout,
             generator=generator,

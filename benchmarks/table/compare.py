@@ -8,6 +8,7 @@ Shapes: R search seeds.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import warnings
@@ -120,10 +121,7 @@ class Comparison:
         ]
         if "calibrated" in self.traces:
             rows = [
-                [
-                    name,
-                    *self._cells(name, checkpoints, lambda n, name=name: str(self.difference("calibrated", name, n))),
-                ]
+                [name, *self._cells(name, checkpoints, functools.partial(self._less, name))]
                 for name in self.traces
                 if name != "calibrated"
             ]
@@ -142,6 +140,9 @@ class Comparison:
             f"{self.regrets(name, self.n_trials).mean() / UNIT:.0f}",
             f"{median}" if median <= self.n_trials else f"> {self.n_trials}",
         ]
+
+    def _less(self, name: str, n_trials: int) -> str:
+        return str(self.difference("calibrated", name, n_trials))
 
     def _cells(self, name: str, checkpoints: Sequence[int], cell: Callable[[int], str]) -> list[str]:
         """Return a cell for each number of trials; none for those that a contestant was not given."""
