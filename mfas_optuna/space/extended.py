@@ -178,7 +178,8 @@ class ExtendedSpace(SearchSpace):
         if architecture is None or self.notation(architecture).replace(" ", "") != compact:
             raise SpaceError(
                 f"{text!r} names no architecture of this space: choices {self._choices}, activations "
-                f"{list(self.activations)}, operators {list(self.operators)}, at most {self.max_depth} layers."
+                f"{list(self.activations)}, operators {list(self.operators)}, at most {self.max_depth} layers, of "
+                "which the first takes a feature at least, and those with but one part to join concatenate."
             )
         return architecture
 
