@@ -33,7 +33,7 @@ from benchmarks.sharing import Silent, best_first, long_scores, request_for
 from benchmarks.table.compare import Difference
 from mfas_optuna import spec as settings
 from mfas_optuna.spec import StudySpec
-from mfas_optuna.worker import prepare, search
+from mfas_optuna.worker.search import prepare, search
 
 CONTESTANTS: Mapping[str, Mapping[str, Any]] = {
     "calibrated": {"sampler": "mfas", "mode": "calibrated"},

@@ -34,7 +34,8 @@ from mfas_optuna.features.cache import FeatureSet
 from mfas_optuna.fusion.network import FusionNetwork
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.training.brief import BriefData, Member, train_jointly
-from mfas_optuna.worker import SearchRequest, prepare, search
+from mfas_optuna.worker.request import SearchRequest
+from mfas_optuna.worker.search import prepare, search
 
 
 @dataclass(frozen=True)

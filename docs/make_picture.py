@@ -12,15 +12,15 @@ from unittest import mock
 
 from rich.console import Console
 
-from mfas_optuna import worker
 from mfas_optuna.cli import output
 from mfas_optuna.cli.options import request_of
 from mfas_optuna.cli.view import QuietView
+from mfas_optuna.worker.search import search as run_search
 
 
 def main() -> None:
     request = request_of("digits", name=None, storage=None)
-    outcome = worker.search(request, QuietView())
+    outcome = run_search(request, QuietView())
     with Path("/dev/null").open("w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=92, highlight=False, file=nowhere, force_terminal=True)
         with mock.patch.object(output, "make_console", return_value=console):

@@ -22,7 +22,6 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-from mfas_optuna import worker
 from mfas_optuna.export import Exported, ExportRequest, export_study
 from mfas_optuna.export.choose import BEST
 from mfas_optuna.finals import Step
@@ -39,7 +38,12 @@ from mfas_optuna.report import (
 )
 from mfas_optuna.report.data import MethodResult
 from mfas_optuna.trials import RankedNetwork
-from mfas_optuna.worker import FinalOutcome, FinalRequest, Listener, SearchOutcome, SearchRequest
+from mfas_optuna.worker.final import FinalOutcome, FinalRequest
+from mfas_optuna.worker.final import baselines as run_baselines
+from mfas_optuna.worker.final import train as run_train
+from mfas_optuna.worker.request import Listener, SearchOutcome, SearchRequest
+from mfas_optuna.worker.search import prepare as run_prepare
+from mfas_optuna.worker.search import search as run_search
 
 _log = logging.getLogger("mfas_optuna")
 
@@ -134,7 +138,7 @@ class FusionStudy:
         Raises:
             MfasError: Something a user can mend is wrong; the message says what.
         """
-        worker.prepare(self.request, self.listener, force=force)
+        run_prepare(self.request, self.listener, force=force)
 
     def search(self) -> SearchOutcome:
         """Search, or go on with it, to the end.
@@ -143,7 +147,7 @@ class FusionStudy:
             Interrupted: A signal asked for the end; what was stored stays.
             MfasError: Something a user can mend is wrong; the message says what.
         """
-        return worker.search(self.request, self.listener)
+        return run_search(self.request, self.listener)
 
     def train(
         self,
@@ -172,7 +176,7 @@ class FusionStudy:
             Interrupted: A signal asked for the end; what was stored stays.
             MfasError: Something a user can mend is wrong; the message says what.
         """
-        return worker.train(self._final(top, widths, n_parameters, seeds, unfrozen, unfrozen_seeds), self.listener)
+        return run_train(self._final(top, widths, n_parameters, seeds, unfrozen, unfrozen_seeds), self.listener)
 
     def baselines(
         self,
@@ -191,7 +195,7 @@ class FusionStudy:
         other arguments, the result and the errors are those of `train`.
         """
         request = self._final(top, widths, n_parameters, seeds, unfrozen, unfrozen_seeds)
-        return worker.baselines(replace(request, methods=None if methods is None else tuple(methods)), self.listener)
+        return run_baselines(replace(request, methods=None if methods is None else tuple(methods)), self.listener)
 
     def _final(
         self,

@@ -21,7 +21,7 @@ from benchmarks.regimes.pools import load_pool
 from benchmarks.regimes.settings import SEARCHED, Cell, Plan
 from mfas_optuna.api import FusionStudy
 from mfas_optuna.fusion.head import head_label
-from mfas_optuna.worker import FinalOutcome, MethodOutcome
+from mfas_optuna.worker.final import FinalOutcome, MethodOutcome
 
 _log = logging.getLogger(__name__)
 

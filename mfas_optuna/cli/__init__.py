@@ -112,7 +112,6 @@ def search(
         if n_workers == 1 and not dry_run and not supervisor.is_child():
             raise typer.Exit(supervisor.Supervisor(sys.argv[1:], 1, on_death, _say).wait())
 
-        from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
         from mfas_optuna.errors import Interrupted
@@ -131,8 +130,13 @@ def search(
             weights=weights,
         )
         if dry_run:
-            output.print_estimate(worker.dry_run(request), as_json=as_json)
+            from mfas_optuna.worker.estimate import dry_run as run_dry
+
+            output.print_estimate(run_dry(request), as_json=as_json)
             return
+        from mfas_optuna.worker.search import lead
+        from mfas_optuna.worker.search import search as run_search
+
         with make_view(quiet=quiet) as view:
 
             def work(look: Callable[[], None]) -> None:
@@ -147,7 +151,7 @@ def search(
                 if code:
                     raise typer.Exit(code)
 
-            outcome = worker.search(request, view) if n_workers == 1 else worker.lead(request, view, work)
+            outcome = run_search(request, view) if n_workers == 1 else lead(request, view, work)
         output.print_outcome(request, outcome, as_json=as_json)
         if not (as_json or quiet):
             typer.echo(f"Next: mfas-optuna train --study {study}, then baselines and report.", err=True)
@@ -181,7 +185,6 @@ def work(
             on_death = supervisor.trials_of_the_dead(url, in_database)
             raise typer.Exit(supervisor.Supervisor(sys.argv[1:], 1, on_death, _say).wait())
 
-        from mfas_optuna import worker
         from mfas_optuna.cli.view import PlainView, QuietView
 
         request = request_of(
@@ -197,7 +200,9 @@ def work(
             joint=joint,
             weights=weights,
         )
-        outcome = worker.search(request, QuietView() if quiet else PlainView())
+        from mfas_optuna.worker.search import search as run_search
+
+        outcome = run_search(request, QuietView() if quiet else PlainView())
         if not quiet:
             _say(f"Study {request.study_name}: {outcome.n_finished} trials")
 
@@ -216,13 +221,14 @@ def prepare(
 ) -> None:
     """Make a study's data, trained backbones and features, or check that they are there and sound."""
     with clear_errors(as_json=as_json):
-        from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
 
         request = request_of(study, name=None, storage=None, device=device, data_root=data_root, weights=weights)
+        from mfas_optuna.worker.search import prepare as run_prepare
+
         with make_view(quiet=quiet) as view:
-            prepared = worker.prepare(request, view, force=force)
+            prepared = run_prepare(request, view, force=force)
         output.print_prepared(request.spec, prepared, as_json=as_json)
 
 

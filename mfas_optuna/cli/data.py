@@ -23,13 +23,13 @@ def build_data(
 ) -> None:
     """Build a study's data set from its raw files into MFAS_HOME."""
     with clear_errors(as_json=as_json):
-        from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
+        from mfas_optuna.worker.data import build_data
 
         request = request_of(study, name=None, storage=None, data_root=data_root)
         with make_view(quiet=quiet) as view:
-            folder = worker.build_data(request, view, force=force)
+            folder = build_data(request, view, force=force)
         if as_json:
             output.print_json({"study": study, "folder": str(folder)})
         else:
@@ -51,13 +51,13 @@ def check_data(
     What was read is kept for the search. Exits with 2 when the data cannot be used as they are.
     """
     with clear_errors(as_json=as_json):
-        from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
+        from mfas_optuna.worker.data import check_data
 
         request = request_of(study, name=None, storage=None, data_root=data_root)
         with make_view(quiet=quiet) as view:
-            report = worker.check_data(request, view, skip_bad=skip_bad)
+            report = check_data(request, view, skip_bad=skip_bad)
         output.print_data_report(study, report, as_json=as_json)
         if report.folder is None:
             raise typer.Exit(2)
@@ -91,15 +91,13 @@ def make_data(
     They are marked as generated, in their folder and in whatever is made of them.
     """
     with clear_errors(as_json=as_json):
-        from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.cli.view import make_view
+        from mfas_optuna.worker.data import make_data
 
         options = {} if layout is None else {"layout": layout}
         with make_view(quiet=quiet) as view:
-            mark = worker.make_data(
-                data_set, folder, view, n_samples=samples, n_classes=classes, seed=seed, options=options
-            )
+            mark = make_data(data_set, folder, view, n_samples=samples, n_classes=classes, seed=seed, options=options)
         if as_json:
             output.print_json({"data_set": data_set, "folder": str(folder), "stand_in": mark})
         else:

@@ -30,7 +30,8 @@ from mfas_optuna.target import METRIC_TITLES, Metric
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mfas_optuna.worker import FinalOutcome, FinalRequest, Listener, MethodOutcome
+    from mfas_optuna.worker.final import FinalOutcome, FinalRequest, MethodOutcome
+    from mfas_optuna.worker.request import Listener
 
 Top = Annotated[int, typer.Option("--top", min=1, help="How many of a search's best networks are trained.")]
 Widths = Annotated[
@@ -88,8 +89,6 @@ def train(
     `torchrun --nproc-per-node 4 -m mfas_optuna train ...`.
     """
     with clear_errors(as_json=as_json):
-        from mfas_optuna import worker
-
         search = request_of(
             study,
             name=name,
@@ -101,9 +100,12 @@ def train(
             data_root=data_root,
             weights=weights,
         )
+        from mfas_optuna.worker.final import FinalRequest
+        from mfas_optuna.worker.final import train as run_train
+
         n_unfrozen = (unfrozen_seeds or seeds) if unfrozen else 0
-        request = worker.FinalRequest(search, top, seeds, _widths(width), n_unfrozen, parameters)
-        _run(worker.train, request, quiet=quiet, as_json=as_json)
+        request = FinalRequest(search, top, seeds, _widths(width), n_unfrozen, parameters)
+        _run(run_train, request, quiet=quiet, as_json=as_json)
 
 
 def baselines(
@@ -132,8 +134,6 @@ def baselines(
     has, or --parameters, the networks of random search and TPE the same number of trials.
     """
     with clear_errors(as_json=as_json):
-        from mfas_optuna import worker
-
         search = request_of(
             study,
             name=name,
@@ -145,10 +145,13 @@ def baselines(
             data_root=data_root,
             weights=weights,
         )
+        from mfas_optuna.worker.final import FinalRequest
+        from mfas_optuna.worker.final import baselines as run_baselines
+
         n_unfrozen = (unfrozen_seeds or seeds) if unfrozen else 0
         methods = tuple(method) if method else None
-        request = worker.FinalRequest(search, top, seeds, _widths(width), n_unfrozen, parameters, methods)
-        _run(worker.baselines, request, quiet=quiet, as_json=as_json)
+        request = FinalRequest(search, top, seeds, _widths(width), n_unfrozen, parameters, methods)
+        _run(run_baselines, request, quiet=quiet, as_json=as_json)
 
 
 def _widths(widths: list[int] | None) -> tuple[int, ...] | None:

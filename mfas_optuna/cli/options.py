@@ -15,7 +15,7 @@ from mfas_optuna.cli.supervisor import is_one_of_several
 
 if TYPE_CHECKING:
     from mfas_optuna.spec import StudySpec
-    from mfas_optuna.worker import SearchRequest
+    from mfas_optuna.worker.request import SearchRequest
 
 JSON_VERSION = 1
 """Of what commands print with --json (mfas_optuna.cli.schemas)."""
@@ -194,7 +194,7 @@ def request_of(
     joint: str | None = None,
     weights: str | None = None,
 ) -> SearchRequest:
-    from mfas_optuna.worker import SearchRequest
+    from mfas_optuna.worker.request import SearchRequest
 
     return SearchRequest.of(
         study,

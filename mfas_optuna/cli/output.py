@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mfas_optuna.prepare import Prepared
     from mfas_optuna.spec import StudySpec
     from mfas_optuna.trials import RankedNetwork
-    from mfas_optuna.worker import DataReport, Estimate, SearchOutcome, SearchRequest
+    from mfas_optuna.worker.estimate import Estimate
+    from mfas_optuna.worker.request import DataReport, SearchOutcome, SearchRequest
 
 UNLIMITED = 10_000
 """Columns of what is no terminal."""

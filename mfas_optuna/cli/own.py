@@ -119,9 +119,9 @@ def taps(
 ) -> None:
     """List what can be a feature in a network: submodules with the shapes of their outputs."""
     with clear_errors(as_json=as_json):
-        from mfas_optuna import worker
         from mfas_optuna.cli import output
         from mfas_optuna.errors import SpecError
+        from mfas_optuna.worker.data import taps_of_file, taps_of_study
 
         if network is not None and shape is not None and study is None:
             file, _, member = network.rpartition(":")
@@ -130,9 +130,9 @@ def taps(
                 raise SpecError(
                     [f"taps: expected FILE.py:NAME and --shape 3,224,224, found {network!r} and {shape!r}."]
                 )
-            found = worker.taps_of_file(Path(file), member, tuple(int(size) for size in sizes))
+            found = taps_of_file(Path(file), member, tuple(int(size) for size in sizes))
         elif study is not None and modality is not None and network is None:
-            found = worker.taps_of_study(request_of(study, name=None, storage=None, data_root=data_root), modality)
+            found = taps_of_study(request_of(study, name=None, storage=None, data_root=data_root), modality)
         else:
             raise SpecError(["taps: expected FILE.py:NAME with --shape, or --study with --modality."])
         output.print_taps(found, as_json=as_json)

@@ -19,7 +19,7 @@ from mfas_optuna.cli.pace import Pace
 
 if TYPE_CHECKING:
     from mfas_optuna.finals import TestRead
-    from mfas_optuna.worker import StepStatus, StudyStatus
+    from mfas_optuna.worker.status import StepStatus, StudyStatus
 
 
 def status(
@@ -43,15 +43,16 @@ def status(
 ) -> None:
     """Print how far a stored study is, its best networks, and why trials failed."""
     with clear_errors(as_json=as_json):
-        from mfas_optuna import worker
         from mfas_optuna.cli.output import make_console
         from mfas_optuna.cli.view import can_draw
+        from mfas_optuna.worker.status import status as read_status
+        from mfas_optuna.worker.status import watch_status
 
         request = request_of(study, name=name, storage=storage, sampler=sampler, mode=mode, seed=seed)
         if not watch:
-            print_status(worker.status(request), as_json=as_json)
+            print_status(read_status(request), as_json=as_json)
             return
-        looks = worker.watch_status(request, every)
+        looks = watch_status(request, every)
         if as_json:
             _watch_as_json(looks)
         elif can_draw(make_console()):

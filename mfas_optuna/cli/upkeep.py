@@ -22,7 +22,7 @@ from mfas_optuna.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mfas_optuna.worker import FsckOutcome, GcOutcome
+    from mfas_optuna.worker.upkeep import FsckOutcome, GcOutcome
 
 
 def fsck(
@@ -55,8 +55,8 @@ def fsck(
     the places of the schedule, final trainings, and the features on this machine.
     """
     with clear_errors(as_json=as_json):
-        from mfas_optuna import worker
         from mfas_optuna.cli.view import make_view
+        from mfas_optuna.worker.upkeep import fsck as run_fsck
 
         request = request_of(
             study,
@@ -69,7 +69,7 @@ def fsck(
             weights=weights,
         )
         with make_view(quiet=quiet or as_json) as view:
-            outcome = worker.fsck(request, view, grace_s=grace, repair=repair)
+            outcome = run_fsck(request, view, grace_s=grace, repair=repair)
         _print_fsck(outcome, as_json=as_json)
         if outcome.audit.problems:
             raise typer.Exit(1)
@@ -143,13 +143,13 @@ def gc(
     """
     with clear_errors(as_json=as_json):
         from mfas_optuna import spec as settings
-        from mfas_optuna import worker
+        from mfas_optuna.worker.upkeep import collect_garbage
 
         spec = None if study is None else settings.load_spec(settings.find_study(study))
         home = settings.home_folder()
         urls = [settings.storage_url(url, spec, home) for url in storage or [""]]
         where = settings.weights_location(weights, spec)
-        _print_gc(worker.collect_garbage(urls, home, where, grace_s=grace, dry_run=dry_run), as_json=as_json)
+        _print_gc(collect_garbage(urls, home, where, grace_s=grace, dry_run=dry_run), as_json=as_json)
 
 
 def _print_gc(outcome: GcOutcome, *, as_json: bool) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from mfas_optuna.worker import Listener
+    from mfas_optuna.worker.request import Listener
 
 PLAIN_PROGRESS_S = 10.0
 

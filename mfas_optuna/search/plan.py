@@ -16,7 +16,6 @@ from mfas_optuna.search.linear import LinearSurrogate
 from mfas_optuna.search.prior import Prior
 from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.search.steps import Schedule, SearchStep
-from mfas_optuna.search.surrogate import Surrogate
 from mfas_optuna.search.temperature import TemperatureSchedule
 from mfas_optuna.space import Architecture, ExtendedSpace, SearchSpace
 from mfas_optuna.trials import Plan
@@ -168,6 +167,8 @@ class Planner:
         if not deviation > SMALLEST_DEVIATION * max(1.0, abs(mean)):  # Nothing to learn, and no noise to follow.
             return np.full(len(candidates), mean)
         standardised_N = (scores_N - mean) / deviation
+        from mfas_optuna.search.surrogate import Surrogate  # torch takes seconds, and only who asks needs it.
+
         seed = seed_from(self._seed, "surrogate", step.iteration, step.depth)
         prior_V = None if self.prior is None else self.prior.values(self._space)
         recurrent = Surrogate(self._space, seed=seed, bounded=False, prior_V=prior_V)
@@ -181,6 +182,8 @@ class Planner:
         self, evaluations: Sequence[Evaluation], candidates: Sequence[Architecture]
     ) -> NDArray[np.float64]:
         """Repeat Algorithm 1's updates, each on the networks of one step alone, from the same first weights."""
+        from mfas_optuna.search.surrogate import Surrogate
+
         surrogate = Surrogate(self._space, seed=seed_from(self._seed, "surrogate"), bounded=True)
         in_order = sorted(evaluations, key=lambda evaluation: (evaluation.step, evaluation.number))
         for _, group in groupby(in_order, key=lambda evaluation: evaluation.step):

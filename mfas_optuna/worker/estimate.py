@@ -26,8 +26,9 @@ from mfas_optuna.search.proposal import seed_from
 from mfas_optuna.spec import GivenFeatures, NetworkSettings, StudySpec
 from mfas_optuna.target import Target
 from mfas_optuna.training.unimodal import train_unimodal
+from mfas_optuna.worker.devices import choose_device
 from mfas_optuna.worker.loop import joint_size
-from mfas_optuna.worker.request import SearchRequest, choose_device
+from mfas_optuna.worker.request import SearchRequest
 from mfas_optuna.worker.samplers import make_sampler
 
 N_TIMED_FIRST, N_TIMED_SAMPLES = 8, 512

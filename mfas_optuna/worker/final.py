@@ -21,10 +21,10 @@ from mfas_optuna.fusion.head import Method
 from mfas_optuna.prepare import Preparation, Prepared, blob_store, check_home, locked, partial_folder
 from mfas_optuna.spec import SamplerName, StudySpec, differences
 from mfas_optuna.training.processes import Processes
+from mfas_optuna.worker.devices import choose_device
 from mfas_optuna.worker.interrupts import Interrupts
-from mfas_optuna.worker.loop import is_over, n_finished_trials
-from mfas_optuna.worker.request import Listener, SearchRequest, choose_device
-from mfas_optuna.worker.samplers import make_sampler
+from mfas_optuna.worker.request import Listener, SearchRequest
+from mfas_optuna.worker.samplers import is_over, make_sampler, n_finished_trials
 from mfas_optuna.worker.search import preparation, search
 
 OTHER_SAMPLERS: tuple[SamplerName, ...] = ("random", "tpe")

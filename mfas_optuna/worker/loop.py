@@ -22,9 +22,10 @@ from mfas_optuna.failpoints import reach
 from mfas_optuna.objective import Outcome, TrialResult, TrialRunner, is_out_of_memory
 from mfas_optuna.prepare import Prepared, artifacts_folder, blob_store
 from mfas_optuna.search.sampler import MFASSampler
-from mfas_optuna.spec import StudySpec
+from mfas_optuna.worker.devices import choose_device
 from mfas_optuna.worker.interrupts import Interrupts
-from mfas_optuna.worker.request import Listener, SearchRequest, choose_device
+from mfas_optuna.worker.request import Listener, SearchRequest
+from mfas_optuna.worker.samplers import is_over, n_finished_trials
 from mfas_optuna.worker.shares import group_of_step, is_long_wait, share
 from mfas_optuna.worker.watch import count_failures
 
@@ -40,20 +41,6 @@ _REAP_EVERY_S = 2.0
 def nobody_else(request: SearchRequest, is_alone_here: bool) -> bool:
     """Return whether no other worker of the study can live anywhere; other hosts cannot be looked into."""
     return is_alone_here and database.is_one_host(request.storage_url)
-
-
-def n_finished_trials(study: optuna.Study) -> int:
-    """Return how many trials are complete or pruned."""
-    return sum(records.is_finished(trial) for trial in study.get_trials(deepcopy=False))
-
-
-def is_over(study: optuna.Study, spec: StudySpec) -> bool:
-    """Return whether the study has all its trials: by its budget, or because the schedule is done."""
-    sampler = study.sampler
-    is_limited = spec.search.n_trials is not None or not isinstance(sampler, MFASSampler)
-    if is_limited and n_finished_trials(study) >= spec.n_trials_planned():
-        return True
-    return isinstance(sampler, MFASSampler) and sampler.is_finished(study)
 
 
 class Worker:

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-import torch
 from optuna.trial import FrozenTrial
 
 from mfas_optuna import spec as settings
 from mfas_optuna.datasets import Problem
-from mfas_optuna.errors import DeviceError
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.storage import BEAT_S, GRACE_S, PATIENCE_S
 from mfas_optuna.trials import RankedNetwork
@@ -160,24 +158,3 @@ class DataReport:
     card: str
     folder: Path | None
     skip_bad: bool
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of this name; `auto` is CUDA where there is one, else the CPU.
-
-    Raises:
-        DeviceError: The name is not one, or the machine has no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"--device: expected auto, cpu, cuda or cuda:N, found {name!r}.") from error
-    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index not in (None, 0)):
-        raise DeviceError(f"--device: expected auto, cpu, cuda or cuda:N, found {name!r}.")
-    if device.type == "cuda":
-        n_devices = torch.cuda.device_count()
-        if (device.index or 0) >= n_devices:
-            raise DeviceError(f"--device: {name} is not on this machine, which has {n_devices} CUDA devices. Use cpu.")
-    return device

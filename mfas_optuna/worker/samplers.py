@@ -132,3 +132,17 @@ def _free_ordinal(study: optuna.Study, number: int) -> int:
             n_unrecorded += 1
     free = (ordinal for ordinal in itertools.count() if ordinal not in taken)
     return next(itertools.islice(free, n_unrecorded, None))
+
+
+def n_finished_trials(study: optuna.Study) -> int:
+    """Return how many trials are complete or pruned."""
+    return sum(records.is_finished(trial) for trial in study.get_trials(deepcopy=False))
+
+
+def is_over(study: optuna.Study, spec: StudySpec) -> bool:
+    """Return whether the study has all its trials: by its budget, or because the schedule is done."""
+    sampler = study.sampler
+    is_limited = spec.search.n_trials is not None or not isinstance(sampler, MFASSampler)
+    if is_limited and n_finished_trials(study) >= spec.n_trials_planned():
+        return True
+    return isinstance(sampler, MFASSampler) and sampler.is_finished(study)

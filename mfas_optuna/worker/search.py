@@ -23,10 +23,11 @@ from mfas_optuna.search.prior import Prior
 from mfas_optuna.search.sampler import MFASSampler
 from mfas_optuna.spec import StudySpec, differences
 from mfas_optuna.target import METRIC_TITLES
+from mfas_optuna.worker.devices import choose_device
 from mfas_optuna.worker.interrupts import Interrupts
-from mfas_optuna.worker.loop import Worker, is_over, n_finished_trials, nobody_else
-from mfas_optuna.worker.request import Listener, SearchOutcome, SearchRequest, choose_device
-from mfas_optuna.worker.samplers import make_pruner, make_sampler
+from mfas_optuna.worker.loop import Worker, nobody_else
+from mfas_optuna.worker.request import Listener, SearchOutcome, SearchRequest
+from mfas_optuna.worker.samplers import is_over, make_pruner, make_sampler, n_finished_trials
 from mfas_optuna.worker.watch import Watch
 
 _log = logging.getLogger(__name__)

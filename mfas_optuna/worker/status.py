@@ -19,9 +19,8 @@ from mfas_optuna.search.health import NEAR_UNIFORM_FRACTION, StepHealth, remedy
 from mfas_optuna.search.sampler import MFASSampler
 from mfas_optuna.search.steps import SearchStep
 from mfas_optuna.target import Metric
-from mfas_optuna.worker.loop import is_over
 from mfas_optuna.worker.request import SearchRequest
-from mfas_optuna.worker.samplers import make_sampler
+from mfas_optuna.worker.samplers import is_over, make_sampler
 from mfas_optuna.worker.watch import count_failures
 
 

@@ -14,7 +14,8 @@ from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.errors import StorageError
 from mfas_optuna.spec import find_study, load_spec
-from mfas_optuna.worker import SearchRequest, watch_status
+from mfas_optuna.worker.request import SearchRequest
+from mfas_optuna.worker.status import watch_status
 
 from ..e2e.conftest import COMMAND
 from ..postgres import PostgresServer

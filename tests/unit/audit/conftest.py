@@ -14,12 +14,15 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
-from mfas_optuna import finals, worker
+from mfas_optuna import finals
 from mfas_optuna import trials as records
 from mfas_optuna.finals import FinalResult, FinalTraining
 from mfas_optuna.registry.blobs import FolderBlobStore
 from mfas_optuna.spec import StudySpec
-from mfas_optuna.worker import FsckOutcome, SearchRequest
+from mfas_optuna.worker.request import SearchRequest
+from mfas_optuna.worker.search import search as run_search
+from mfas_optuna.worker.upkeep import FsckOutcome
+from mfas_optuna.worker.upkeep import fsck as run_fsck
 
 VALUES: dict[str, Any] = {
     "title": "A study for tests",
@@ -89,7 +92,7 @@ class Stored:
 
     def fsck(self, **options: Any) -> FsckOutcome:
         changes = {key: options.pop(key) for key in ("spec", "weights", "home") if key in options}
-        return worker.fsck(replace(self.request, **changes), Silent(), **options)
+        return run_fsck(replace(self.request, **changes), Silent(), **options)
 
     def problems(self, **options: Any) -> list[tuple[str, str]]:
         return [(problem.kind, str(problem)) for problem in self.fsck(**options).audit.problems]
@@ -106,7 +109,7 @@ def request_for(home: Path) -> SearchRequest:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("finished")
     request = request_for(home)
-    study = worker.search(request, Silent()).study
+    study = run_search(request, Silent()).study
     final = optuna.create_study(study_name="tiny-final", storage=request.storage_url, direction="maximize")
     training = FinalTraining("mfas", {"kind": "fusion", "width": 4}, "frozen", {"dropout": 0.0}, 0)
     weights = FolderBlobStore(home / "weights").put(b"a trained head")

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mfas_optuna import finals, worker
+from mfas_optuna import finals
 from mfas_optuna import storage as database
 from mfas_optuna import trials as records
 from mfas_optuna.audit import silence_s
@@ -20,6 +20,7 @@ from mfas_optuna.registry.blobs import FolderBlobStore
 from mfas_optuna.spec import StudySpec
 from mfas_optuna.storage import this_worker
 from mfas_optuna.trials import WorkerIdentity
+from mfas_optuna.worker.upkeep import fsck as run_fsck
 
 from .conftest import VALUES, Silent, Stored
 
@@ -225,7 +226,7 @@ def test_a_study_that_is_not_ours_or_has_other_settings(stored: Stored) -> None:
     from dataclasses import replace
 
     with pytest.raises(StorageError, match="not begun by mfas-optuna"):
-        worker.fsck(replace(stored.request, study_name="foreign"), Silent())
+        run_fsck(replace(stored.request, study_name="foreign"), Silent())
     with pytest.raises(StorageError, match="no study database"):
-        worker.fsck(replace(stored.request, storage_url=f"sqlite:///{stored.home / 'none.db'}"), Silent())
+        run_fsck(replace(stored.request, storage_url=f"sqlite:///{stored.home / 'none.db'}"), Silent())
     assert stored.study.trials[0].state == TrialState.COMPLETE

@@ -13,19 +13,18 @@ import optuna
 import pytest
 
 from mfas_optuna import trials as records
-from mfas_optuna import worker
 from mfas_optuna.audit import references, sweep
 from mfas_optuna.errors import StorageError
 from mfas_optuna.finals import FinalTraining
 from mfas_optuna.prepare import blob_store
 from mfas_optuna.registry.blobs import FolderBlobStore
-from mfas_optuna.worker import GcOutcome
+from mfas_optuna.worker.upkeep import GcOutcome, collect_garbage
 
 from .conftest import Stored
 
 
 def collect(stored: Stored, weights: str | None = None, **options: Any) -> GcOutcome:
-    return worker.collect_garbage([stored.request.storage_url], stored.home, weights, **options)
+    return collect_garbage([stored.request.storage_url], stored.home, weights, **options)
 
 
 def age(folder: Path) -> None:
@@ -86,9 +85,9 @@ def test_a_database_without_a_study_of_ours_is_refused(stored: Stored) -> None:
     optuna.create_study(study_name="foreign", storage=url)
     age(stored.home)
     with pytest.raises(StorageError, match=r"holds no study of mfas-optuna.*Name the database"):
-        worker.collect_garbage([stored.request.storage_url, url], stored.home, None)
+        collect_garbage([stored.request.storage_url, url], stored.home, None)
     with pytest.raises(StorageError, match="no study database"):
-        worker.collect_garbage([f"sqlite:///{stored.home / 'none.db'}"], stored.home, None)
+        collect_garbage([f"sqlite:///{stored.home / 'none.db'}"], stored.home, None)
     assert stored.problems() == []
 
 
@@ -99,7 +98,7 @@ def test_several_databases_that_share_a_store(stored: Stored, tmp_path: Path) ->
     digest = stored.store.put(b"of the other database")
     other.add_trial(optuna.trial.create_trial(value=0.1, user_attrs={"weights": digest}))
     age(stored.home)
-    both = worker.collect_garbage([stored.request.storage_url, url], stored.home, None, dry_run=True)
+    both = collect_garbage([stored.request.storage_url, url], stored.home, None, dry_run=True)
     assert names(both) == []
     assert [name for name, _ in both.studies] == ["tiny", "tiny-final", "other"]
     assert names(collect(stored)) == [f"{digest}.safetensors"]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mfas_optuna.cli.final import methods_table
 from mfas_optuna.finals import Choice, Final, FinalResult, FinalTraining, Step
-from mfas_optuna.worker import MethodOutcome
+from mfas_optuna.worker.final import MethodOutcome
 
 NOTATION = "[(1,1,2),(1,2,2),(2,2,1),(1,2,1)]"
 

@@ -14,7 +14,7 @@ from mfas_optuna.cli import status as cli_status
 from mfas_optuna.cli.status import Frame, _fitting
 from mfas_optuna.storage import LeasedWorker
 from mfas_optuna.trials import RankedNetwork, WorkerIdentity
-from mfas_optuna.worker import StepStatus, StudyStatus
+from mfas_optuna.worker.status import StepStatus, StudyStatus
 
 LONGEST = "[" + ",".join(f"({layer},4,2)" for layer in (1, 2, 3, 4)) + "]"
 

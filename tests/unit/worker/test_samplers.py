@@ -14,7 +14,7 @@ from mfas_optuna import MFASSampler
 from mfas_optuna import trials as records
 from mfas_optuna.errors import DeviceError
 from mfas_optuna.spec import load_spec
-from mfas_optuna.worker.request import choose_device
+from mfas_optuna.worker.devices import choose_device
 from mfas_optuna.worker.samplers import make_pruner, make_sampler
 from tests.unit.search.helpers import SPACE, score
 
