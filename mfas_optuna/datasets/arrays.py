@@ -33,19 +33,20 @@ def input_name(modality: str, layer: str) -> str:
     return f"{modality}.{layer}"
 
 
-def layers_of(folder: Path) -> dict[str, list[str]]:
-    """Return the layers of each modality that a folder has arrays of.
+def layers_of(folder: Path) -> dict[str, dict[str, int]]:
+    """Return the layers of each modality that a folder has arrays of, each with its number of channels.
 
     Raises:
+        DataError: A file is not an array.
         DataNotFoundError: There is no such folder, or it does not have two modalities.
     """
     root = folder / "train" if (folder / "train").is_dir() else folder
-    layers: dict[str, list[str]] = {}
+    layers: dict[str, dict[str, int]] = {}
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         if path.suffix == ".safetensors":
-            layers[path.stem] = list(_load_safetensors(path))
-        elif path.is_dir() and (names := sorted(file.stem for file in path.glob("*.npy"))):
-            layers[path.name] = names
+            layers[path.stem] = {name: _n_channels(array) for name, array in _load_safetensors(path).items()}
+        elif path.is_dir() and (files := sorted(path.glob("*.npy"))):
+            layers[path.name] = {file.stem: _n_channels(_load(file)) for file in files}
     if len(layers) < 2:
         raise DataNotFoundError(
             f"{folder}: expected arrays of two modalities or more, MODALITY/LAYER.npy or MODALITY.safetensors, found "
@@ -152,6 +153,10 @@ class _Part:
             elif array.shape[1] != first.arrays[name].shape[1]:
                 found = f"{array.shape[1]} channels, {first.folder.name} has {first.arrays[name].shape[1]}."
                 yield Problem(where, found, "All splits need the same.")
+
+
+def _n_channels(array: Array) -> int:
+    return int(array.shape[1]) if array.ndim > 1 else 1
 
 
 def _load(file: Path) -> Array:

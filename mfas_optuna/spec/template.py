@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 from mfas_optuna.space import SpaceKind
@@ -23,8 +24,7 @@ activations = ["relu", "tanh", "identity"]   # Of each fusion layer; also sigmoi
 max_depth = 3           # Most fusion layers
 
 [fusion]
-width = 16              # Units of each fusion layer during the search
-# n_parameters = 5000   # In its place: each network is as wide as so many weights allow
+{size}
 
 [search]
 n_iterations = "unlimited"
@@ -38,13 +38,12 @@ batch_size = 256
 weight_decay = 1e-2
 
 [final]
-widths = [16, 64]       # Units of each fusion layer in the end, unless n_parameters is given; validation chooses
-epochs = 20
+{final_size}epochs = 20
 min_steps = 1600
 recipes = [             # Each is tried for every method, and validation chooses
-  { learning_rate = 3e-3, weight_decay = 1e-2 },
-  { learning_rate = 3e-3, weight_decay = 1e-1, dropout = 0.3 },
-  { learning_rate = 1e-2, weight_decay = 1e-2, dropout = 0.1 },
+  {{ learning_rate = 3e-3, weight_decay = 1e-2 }},
+  {{ learning_rate = 3e-3, weight_decay = 1e-1, dropout = 0.3 }},
+  {{ learning_rate = 1e-2, weight_decay = 1e-2, dropout = 0.1 }},
 ]
 """,
     "paper": """\
@@ -66,6 +65,16 @@ batch_size = 64
 learning_rate = 3e-3
 """,
 }
+
+_BUDGET = """\
+n_parameters = {n_parameters:<8} # What each network may learn at most: it is as wide as that allows
+# width = 16            # In its place: units of each fusion layer"""
+_WIDTH = """\
+width = 16              # Units of each fusion layer during the search
+# n_parameters = 5000   # In its place: what each network may learn at most; for wide layers more"""
+_FINAL_WIDTHS = """\
+widths = [16, 64]       # Units of each fusion layer in the end, unless n_parameters is given; validation chooses
+"""
 
 _ARRAYS = """\
 # {name}: which of the layers below are to be fused, and how.
@@ -156,14 +165,18 @@ _TARGETS: Mapping[TargetKind, str] = {
 
 
 def arrays_study(
-    name: str, folder: str, layers: Mapping[str, Sequence[str]], target: TargetKind, space: SpaceKind = "extended"
+    name: str,
+    folder: str,
+    layers: Mapping[str, Mapping[str, int]],
+    target: TargetKind,
+    space: SpaceKind = "extended",
 ) -> str:
     """Return a study file for features in arrays.
 
     Args:
         name: Of the study.
         folder: Of the arrays, relative to the study file.
-        layers: The layers of each modality.
+        layers: The layers of each modality, with their numbers of channels.
         target: What is predicted.
         space: What is searched.
     """
@@ -171,8 +184,14 @@ def arrays_study(
         _GIVEN.format(modality=_key(modality), features=", ".join(map(json.dumps, names)))
         for modality, names in layers.items()
     )
+    n_read = sum(max(of_modality.values()) for of_modality in layers.values())
+    size = _BUDGET.format(n_parameters=max(5_000, math.ceil(16 * n_read / 1_000) * 1_000))
     return _ARRAYS.format(
-        name=name, folder=json.dumps(folder), target=target, backbones=backbones, search=_search(target, space)
+        name=name,
+        folder=json.dumps(folder),
+        target=target,
+        backbones=backbones,
+        search=_search(target, space, size, ""),
     )
 
 
@@ -207,12 +226,15 @@ def python_study(
         item=", ".join(f'"{modality}": {modality}[i]' for modality in modalities),
         targets=_TARGETS[target],
     )
-    study = _PYTHON.format(name=name, target=target, backbones=backbones, search=_search(target, space))
+    study = _PYTHON.format(
+        name=name, target=target, backbones=backbones, search=_search(target, space, _WIDTH, _FINAL_WIDTHS)
+    )
     return study, code
 
 
-def _search(target: TargetKind, space: SpaceKind) -> str:
-    return _SEARCH.format(metric=METRICS[target][0], metrics=", ".join(METRICS[target]), space=_SPACES[space])
+def _search(target: TargetKind, space: SpaceKind, size: str, final_size: str) -> str:
+    settings = _SPACES[space].format(size=size, final_size=final_size)
+    return _SEARCH.format(metric=METRICS[target][0], metrics=", ".join(METRICS[target]), space=settings)
 
 
 def _key(name: str) -> str:

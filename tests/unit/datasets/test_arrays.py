@@ -76,7 +76,7 @@ def test_splits_by_row_and_tensors_in_one_file(tmp_path: Path) -> None:
     source = find(folder)
     assert [sample.at[1] for sample in source.splits["test"]] == [7, 9, 11]
     np.testing.assert_allclose(read(source, "test")["image.conv2"], content["image/conv2"][7::2], atol=1e-2)
-    assert arrays.layers_of(folder) == {"image": ["conv1", "conv2"], "sound": ["fc"]}
+    assert arrays.layers_of(folder) == {"image": {"conv1": 3, "conv2": 4}, "sound": {"fc": 2}}
 
 
 def test_missing_splits_are_made_stratified_and_said(tmp_path: Path) -> None:
