@@ -26,8 +26,11 @@ N_KILLS = int(os.environ.get("MFAS_KILLS", "20"))
 """Writers killed in each test; more of them take longer and show more."""
 
 
-def write_on_and_on(weights: str, home: Path, seed: int, size: int, acknowledged: Connection) -> None:
+def write_on_and_on(
+    weights: str, home: Path, seed: int, size: int, acknowledged: Connection, environment: dict[str, str]
+) -> None:
     """Put blobs, eight at once, until killed, and tell the digest of each that is kept."""
+    os.environ.update(environment)  # That of the server that forks may be older.
     store = blob_store(home, weights)
     for turn in itertools.count():
         for digest in store.put_all([f"{seed} {turn} {number} ".encode() * (size // 10) for number in range(8)]):
@@ -127,7 +130,7 @@ def kill_writers(weights: str, folder: Path, size: int) -> list[StoredFile]:
     acknowledged: set[str] = set()
     for kill in range(N_KILLS):
         ours, theirs = context.Pipe(duplex=False)
-        arguments = (weights, folder / f"home-{kill % 3}", kill, size, theirs)
+        arguments = (weights, folder / f"home-{kill % 3}", kill, size, theirs, dict(os.environ))
         writer = context.Process(target=write_on_and_on, args=arguments)
         writer.start()
         theirs.close()
