@@ -92,7 +92,7 @@ class Planner:
             each = self._space.size_at(1) if step.depth == 1 else self._space.n_extensions(step.depth - 1)
             total = each if step.depth == 1 else len(parents) * each
             if total > MAX_CANDIDATES:
-                return self._some(self._space, view, parents, total, each, seed)
+                return self._some(view, parents, total, each, seed)
         if step.depth == 1:
             return [index for index in range(self._space.size_at(1)) if not view.is_dropped(None, index)]
         return [
@@ -102,9 +102,7 @@ class Planner:
             if not view.is_dropped(parent, network := self._space.index(child))
         ]
 
-    def _some(
-        self, space: ExtendedSpace, view: View, parents: Sequence[int], total: int, each: int, seed: int
-    ) -> list[int]:
+    def _some(self, view: View, parents: Sequence[int], total: int, each: int, seed: int) -> list[int]:
         """Return MAX_CANDIDATES candidates at most, drawn by what is known of four times as many, drawn uniformly."""
         rng = np.random.default_rng([seed, 1])
         positions = sorted(rng.choice(total, size=min(total, 4 * MAX_CANDIDATES), replace=False).tolist())
@@ -112,11 +110,11 @@ class Planner:
         for position in positions:
             if not parents:
                 parent, network = None, position
-                architecture = space.architecture(network)
+                architecture = self._space.architecture(network)
             else:
                 parent = parents[position // each]
-                architecture = space.extension(space.architecture(parent), position % each)
-                network = space.index(architecture)
+                architecture = self._space.extension(self._space.architecture(parent), position % each)
+                network = self._space.index(architecture)
             if not view.is_dropped(parent, network):
                 found.append((network, architecture))
         if not found:

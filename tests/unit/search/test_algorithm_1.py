@@ -193,7 +193,7 @@ def test_step_by_step(
         return heard[-1]
 
     steps = expected(setting, seed, make())
-    monkeypatch.setattr(planning, "Surrogate", listen)
+    monkeypatch.setattr("mfas_optuna.search.surrogate.Surrogate", listen)
     study = searched(setting, seed, drive)
     plans = plans_of(study)
     space = setting.space
