@@ -83,7 +83,13 @@ def test_it_is_the_same_each_time_and_nothing_old_is_left(package: Path, tmp_pat
 
 
 def test_it_has_the_modules_that_the_sampler_loads_and_no_other(package: Path) -> None:
-    program = "import sys, mfas_optuna; mfas_optuna.MFASSampler; print(*(sys.modules))"
+    program = (  # Past the first step, whose networks are drawn without a surrogate.
+        "import sys, optuna; from mfas_optuna import MFASSampler, SearchSpace\n"
+        "space = SearchSpace({'a': ['x', 'y'], 'b': ['x', 'y']}, ['relu'], max_depth=2)\n"
+        "study = optuna.create_study(direction='maximize', sampler=MFASSampler(space, samples_per_step=2, seed=0))\n"
+        "study.optimize(lambda trial: space.suggest(trial).depth + trial.number, n_trials=4)\n"
+        "print(*sys.modules)"
+    )
     loaded = {name for name in python(program, cwd=ROOT).split() if name.partition(".")[0] == "mfas_optuna"}
     written = {package / "example.py", package / "tests" / "test_sampler.py"}
     files = {file.relative_to(package) for file in package.rglob("*.py") if file not in written}
